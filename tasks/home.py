@@ -1,0 +1,61 @@
+"""Where everything lies: the home folder, and the environment that the stack reads.
+
+Import this before prefect, ray, mlflow or transformers: they read the environment when imported.
+"""
+
+import os
+from pathlib import Path
+
+HOME_VARIABLE = "SHOESTRING_HOME"
+
+# Quiet, offline-friendly and small; whoever sets a variable beforehand keeps it.
+DEFAULTS = {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 1.5 GB of workers that nothing here uses
+    "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads cost 65 % when the machine is busy
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "shoestring",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TOKENIZERS_PARALLELISM": "true",
+}
+
+
+def home() -> Path:
+    """The home folder, absolute: `$SHOESTRING_HOME`, or `./.shoestring`."""
+    return Path(os.environ.get(HOME_VARIABLE, ".shoestring")).expanduser().absolute()
+
+
+def use_home(folder: Path | None = None) -> Path:
+    """Settle on `folder` (or the present one) as home, make it, and point the stack there.
+
+    Raises OSError where the folder cannot be made or written.
+    """
+    if folder is not None:
+        os.environ[HOME_VARIABLE] = str(folder.expanduser().absolute())
+    place = home()
+    os.environ[HOME_VARIABLE] = str(place)
+    place.mkdir(parents=True, exist_ok=True)
+    probe = place / f".writable-{os.getpid()}"
+    probe.write_bytes(b"shoestring")
+    probe.unlink()
+    os.environ.setdefault("PREFECT_HOME", str(place / "prefect"))
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    return place
+
+
+def store(kind: str) -> Path:
+    """The folder of one kind of stored bytes: `store("tokens") / key / ...`."""
+    return home() / "store" / kind
+
+
+def run_folder(run_id: str) -> Path:
+    """What one flow run writes: its clock, study, journals, checkpoints, plots and model."""
+    return home() / "runs" / run_id
