@@ -2,18 +2,21 @@
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict
 
 from tasks import home
+
+if TYPE_CHECKING:
+    from prefect.context import TaskRunContext
 
 
 class InputError(ValueError):
@@ -25,6 +28,7 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: ClassVar[str]
+    stage: ClassVar[str]  # the name of the stage that makes it
     key: str
 
     @property
@@ -32,11 +36,24 @@ class Record(BaseModel):
         """Where this record's bytes lie in the store of this machine."""
         return home.store(self.kind) / self.key
 
+    def rows(self) -> list[dict[str, Any]]:
+        """The record's own figures as a table; records inside it show themselves."""
+        found: list[dict[str, Any]] = []
+        for name, value in self:
+            if isinstance(value, Mapping):
+                found += [{"figure": f"{name}: {part}", "value": entry} for part, entry in value.items()]
+            elif not isinstance(value, BaseModel) and name != "key":
+                found.append(
+                    {"figure": name, "value": value if isinstance(value, int | float | str) else str(value)}
+                )
+        return found
+
 
 class Corpus(Record):
     """Cleaned documents: `documents.parquet` with id, source, position, group, label, language, text, bytes."""
 
     kind: ClassVar[str] = "corpus"
+    stage: ClassVar[str] = "Clean the corpus"
     source: str  # one line that a person recognises
     documents_read: int
     documents: int
@@ -44,25 +61,135 @@ class Corpus(Record):
     dropped: dict[str, int]  # reason -> documents; documents + sum(dropped) == documents_read
     changed: dict[str, int]  # reason -> documents
 
+    def rows(self) -> list[dict[str, Any]]:
+        """What came in, what became of it, and what was kept."""
+        dropped = [{"what": f"dropped: {reason}", "documents": n} for reason, n in self.dropped.items()]
+        changed = [{"what": f"changed: {reason}", "documents": n} for reason, n in self.changed.items()]
+        kept = {"what": f"kept ({self.bytes:,} bytes)", "documents": self.documents}
+        return [{"what": f"read: {self.source}", "documents": self.documents_read}, *dropped, kept, *changed]
+
 
 class Splits(Record):
     """Sides and folds: `assignment.parquet` with id, split, fold, cluster, in the corpus' order."""
 
     kind: ClassVar[str] = "splits"
+    stage: ClassVar[str] = "Split the corpus"
     corpus: Corpus
     documents: dict[str, int]  # train, validation, test -> documents
     bytes: dict[str, int]  # the same -> UTF-8 bytes
     folds: int
+    near_duplicates: int  # of test or validation documents; they are in no split
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Each side's size."""
+        sides = [
+            {"split": side, "documents": n, "bytes": self.bytes[side]} for side, n in self.documents.items()
+        ]
+        return [*sides, {"split": "none: near-duplicates", "documents": self.near_duplicates, "bytes": None}]
 
 
 class Tokens(Record):
     """Packed shards as `training.data.Shards` reads them, `tokenizer/`, and `documents.parquet`."""
 
     kind: ClassVar[str] = "tokens"
+    stage: ClassVar[str] = "Tokenize the corpus"
     splits: Splits
     vocabulary: int
     tokens: dict[str, int]  # train, validation, test -> tokens
     bytes_per_token: float
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Each split's tokens, start tokens included."""
+        rows = [
+            {
+                "split": split,
+                "documents": self.splits.documents[split],
+                "tokens": n,
+                "bytes": self.splits.bytes[split],
+            }
+            for split, n in self.tokens.items()
+        ]
+        return [*rows, {"split": f"vocabulary {self.vocabulary}, {self.bytes_per_token:.2f} bytes a token"}]
+
+
+class Folds(Record):
+    """Scores of the chosen recipe on each fold, trained at a fraction of the budget."""
+
+    kind: ClassVar[str] = "folds"
+    stage: ClassVar[str] = "Cross-validate"
+    scores: tuple[float, ...]  # bits per byte of each fold; empty: no folds, see `reason`
+    mean: float | None
+    low: float | None
+    high: float | None  # 90 % t-interval over folds
+    seconds_each: float
+    reason: str  # why so many, or why none
+
+
+class Trained(Record):
+    """What the final run left in its run folder."""
+
+    kind: ClassVar[str] = "trained"
+    stage: ClassVar[str] = "Train the final model"
+    run_id: str  # the flow run's id
+    model: str  # relative to the run folder: a Hugging Face folder with tokenizer
+    journal: str  # relative to the run folder
+    objective: str
+    parameters: int
+    steps: int
+    tokens_trained: int
+    training_seconds: float
+    final_seconds: float
+    workers: int
+    validation_bits_per_byte: float | None
+    tokens: Tokens
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return home.run_folder(self.run_id)
+
+    @property
+    def model_folder(self) -> Path:
+        """The model: config, safetensors, tokenizer."""
+        return self.folder / self.model
+
+
+class Report(Record):
+    """The verdict on the test split; per-document scores lie in `report/test_documents.parquet`."""
+
+    kind: ClassVar[str] = "report"
+    stage: ClassVar[str] = "Evaluate on the test split"
+    run_id: str
+    bits_per_byte: float
+    low: float
+    high: float  # 95 % bootstrap interval
+    interval_covers: str  # "documents": another sample of test documents, not another training
+    perplexity: float  # per token, so comparable only under the same tokenizer
+    test_documents: int  # scored
+    test_bytes: int
+    split_documents: int  # in the test split; more than were scored: a seeded sample, time was short
+    samples: tuple[tuple[str, str], ...]  # (prompt, completion)
+    plots: tuple[str, ...]  # relative to the run folder
+    folds: Folds
+    seconds: float
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return home.run_folder(self.run_id)
+
+
+class Registered(Record):
+    """The registered version, and whether it is the champion now."""
+
+    kind: ClassVar[str] = "registered"
+    stage: ClassVar[str] = "Register and gate"
+    model_name: str
+    version: int
+    aliases: tuple[str, ...]
+    mlflow_run_id: str
+    verdict: str  # one sentence: champion or challenger, and why
+    champion_version_before: int | None
 
 
 def content_key(*parts: Any) -> str:
@@ -81,6 +208,36 @@ def stored(kind: str, key: str) -> bool:
     return (home.store(kind) / key / "complete").exists()
 
 
+def once_a_run(context: "TaskRunContext", inputs: Mapping[str, Any]) -> str:
+    """Names a stage within its flow run, so that a run that goes on does not do it again."""
+    import prefect.runtime
+
+    return f"{context.task.task_key}-{prefect.runtime.flow_run.id}-{inputs.get('fold', '')}"
+
+
+def cache_key(record: type[Record], key: Callable[..., str]) -> Callable[..., str | None]:
+    """Prefect's name for a task's record: the store's own key, `key(**inputs)`.
+
+    For `@task(cache_key_fn=...)`. A record whose bytes are gone counts as absent, and the body runs
+    again. Inputs that cannot work have no key: the body runs and says why.
+    """
+
+    def name_of(context: "TaskRunContext", inputs: dict[str, Any]) -> str | None:
+        try:
+            bytes_key = key(**inputs)
+        except InputError:
+            return None
+        name, results = f"{record.kind}-{bytes_key}", context.result_store
+        if not stored(record.kind, bytes_key) and results.exists(name):
+            from prefect.types import DateTime
+
+            forgotten = results.create_result_record(None, key=name, expiration=DateTime.now(UTC))
+            results.persist_result_record(forgotten)
+        return name
+
+    return name_of
+
+
 @contextmanager
 def storing(kind: str, key: str) -> Iterator[Path]:
     """A folder to fill; it appears under its key all at once, when the block ends well.
@@ -96,14 +253,9 @@ def storing(kind: str, key: str) -> Iterator[Path]:
         if final.exists() and not stored(kind, key):
             shutil.rmtree(final)
         try:
-            os.rename(draft, final)
+            draft.rename(final)
         except OSError:
             if not stored(kind, key):
                 raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-
-
-def describe(record: BaseModel) -> Mapping[str, Any]:
-    """The plain fields of a record, without the records inside it."""
-    return {k: v for k, v in record.model_dump(mode="json").items() if k != "key" and not isinstance(getattr(record, k), Record)}

@@ -62,9 +62,7 @@ def score_documents(
     return nats
 
 
-def _windows(
-    documents: Sequence[npt.NDArray[np.int64]], context: int
-) -> list[tuple[int, int, int, int]]:
+def _windows(documents: Sequence[npt.NDArray[np.int64]], context: int) -> list[tuple[int, int, int, int]]:
     """(document, start, end, first scored) for windows over input positions [start, end)."""
     found = []
     stride = max(1, context // 2)

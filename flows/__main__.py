@@ -1,0 +1,255 @@
+"""The `shoestring` command: it parses, and calls what `tasks/` holds."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import psutil
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from tasks import home
+from tasks.artifacts import InputError
+
+if TYPE_CHECKING:
+    from prefect import Flow
+
+app = typer.Typer(
+    name="shoestring",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Train the best language model your budget buys.\n\n"
+    "Start with `shoestring run`: five minutes later you have a model, and the evidence for it. "
+    "Then `shoestring generate 'def fibonacci('`.",
+)
+errors = Console(stderr=True, highlight=False)
+
+
+def _settle(folder: Path | None) -> Path | None:
+    """Settles on the home before any command imports what reads it."""
+    try:
+        home.use_home(folder)
+    except OSError as problem:
+        raise InputError(
+            f"the home folder {folder or home.home()} cannot be written ({problem.strerror}): name another with --home"
+        ) from None
+    return folder
+
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--home",
+        callback=_settle,
+        is_eager=True,
+        help="Where everything lies. Default: $SHOESTRING_HOME, or ./.shoestring",
+        show_default=False,
+    ),
+]
+RecipeArgument = Annotated[
+    str, typer.Argument(help="A recipe by name (`shoestring recipes` lists them) or a YAML file.")
+]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        help="Time from start to exit: 90s, 5m, 1h30m. Default: the recipe's, or 5m.",
+        show_default=False,
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="SECTION.FIELD=VALUE",
+        help="Changes one setting, such as model.depth=4; may be repeated.",
+        show_default=False,
+    ),
+]
+SeedOption = Annotated[
+    int | None,
+    typer.Option("--seed", min=0, help="Another seed, another training. Default: 0", show_default=False),
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="name@alias, name/version or a folder. Default: the newest champion.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print the result as one JSON object on the last line.")
+]
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument = "python-code",
+    budget: BudgetOption = None,
+    seed: SeedOption = None,
+    settings: SetOption = None,
+    home_folder: HomeOption = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            help="Go on with an interrupted run (its id, or `last`) and what was left of its budget.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a model: clean, tokenize, plan, search, cross-validate, train, evaluate, register.
+
+    Examples: `shoestring run`, `shoestring run my-text --set source.paths=notes/ --budget 1h`,
+    `shoestring run --resume last`.
+    """
+    from tasks import launch
+
+    request = None if resume else launch.read_request(recipe, budget, seed, settings or [])
+    launch.tell(launch.summary(launch.execute(_pipeline, request, resume)), as_json)
+
+
+@app.command()
+def plan(
+    recipe: RecipeArgument = "python-code",
+    budget: BudgetOption = None,
+    seed: SeedOption = None,
+    settings: SetOption = None,
+    home_folder: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a run would do, and for how long, without training.
+
+    It cleans, tokenizes and measures, all of which the run itself then finds done.
+    """
+    from tasks import launch
+
+    request = launch.read_request(recipe, budget, seed, settings or [])
+    launch.print_plan(launch.execute(_preview, request, None), as_json)
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="The text to go on with.")],
+    model: ModelOption = None,
+    tokens: Annotated[int, typer.Option(min=1, max=100_000, help="Tokens to write at most.")] = 200,
+    temperature: Annotated[
+        float, typer.Option(min=0, max=5, help="0 always takes the likeliest token; 1 draws as learned.")
+    ] = 0.8,
+    top_k: Annotated[
+        int, typer.Option(min=0, help="Draw among so many likeliest tokens; 0: among all.")
+    ] = 50,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed writes the same text.")] = 0,
+    home_folder: HomeOption = None,
+) -> None:
+    """Write on from a prompt with a trained model."""
+    from tasks.generate import complete, resolve_model
+
+    print(prompt, end="", flush=True)
+    for piece in complete(resolve_model(model), prompt, tokens, temperature, top_k, seed):
+        print(piece, end="", flush=True)
+    print()
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="A new folder; AutoModelForCausalLM loads it anywhere.")],
+    model: ModelOption = None,
+    home_folder: HomeOption = None,
+) -> None:
+    """Copy a model out of the registry as a Hugging Face folder."""
+    from tasks.generate import export_model
+
+    print(export_model(folder, model))
+
+
+@app.command()
+def ui(
+    prefect_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Default: 4200, or any free one.", show_default=False)
+    ] = None,
+    mlflow_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Default: 5000, or any free one.", show_default=False)
+    ] = None,
+    stop: Annotated[
+        bool, typer.Option("--stop", help="Stop the pages of this home, from any terminal.")
+    ] = False,
+    home_folder: HomeOption = None,
+) -> None:
+    """Bring up the Prefect page, the MLflow page and a worker; ctrl-c stops them."""
+    from tasks.ui import run_ui, stop_ui
+
+    if stop:
+        print("stopped" if stop_ui() else "nothing was running")
+    else:
+        run_ui(prefect_port, mlflow_port)
+
+
+@app.command()
+def doctor(home_folder: HomeOption = None) -> None:
+    """Say what this machine has, and try what a run needs."""
+    from tasks.doctor import examine, render
+
+    checks = examine()
+    render(checks)
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)
+
+
+@app.command()
+def prune(
+    days: Annotated[
+        float, typer.Option("--keep-days", min=0, help="Keep what runs of so many days use.")
+    ] = 14.0,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Really remove; without it, only say what would go.")
+    ] = False,
+    home_folder: HomeOption = None,
+) -> None:
+    """Free space: stored data that no recent run uses, and checkpoints of finished runs; never a model."""
+    from tasks import prune as pruning
+
+    removable = pruning.plan_prune(days)
+    pruning.render(removable)
+    if yes:
+        pruning.prune(removable)
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes that come along."""
+    from tasks.recipe import headline, list_recipes
+
+    for path in list_recipes():
+        print(f"{path.stem:<14} {headline(path)}")
+
+
+def _pipeline() -> "Flow[..., Any]":
+    from flows.pipeline import train_best_model
+
+    return train_best_model
+
+
+def _preview() -> "Flow[..., Any]":
+    from flows.preview import preview_plan
+
+    return preview_plan
+
+
+def main() -> None:
+    """Runs the command; what the user can mend ends in one clear message and exit code 2."""
+    os.environ["SHOESTRING_STARTED"] = str(psutil.Process().create_time())
+    try:
+        app()
+    except InputError as problem:
+        errors.print(f"[red]✗[/red] {escape(str(problem))}", soft_wrap=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

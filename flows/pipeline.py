@@ -1,0 +1,49 @@
+"""The whole program, read from top to bottom: a budget becomes a registered model."""
+
+from prefect import flow
+
+from tasks.artifacts import Registered
+from tasks.clean import Cleaning, clean_corpus
+from tasks.cluster import Compute
+from tasks.cross_validate import cross_validate
+from tasks.evaluate import evaluate_model
+from tasks.plan import plan_budget, start_clock
+from tasks.register import Promotion, register_model
+from tasks.search import Search, search_blueprint
+from tasks.source import PythonStdlib, Source
+from tasks.split import Validation, split_corpus
+from tasks.telemetry import publish
+from tasks.tokens import BytePairs, Tokenizer, tokenize_corpus
+from tasks.train import train_final
+from training.blueprint import Learning
+from training.budget import Budget
+from training.model import Model, Scratch
+from training.objectives import CausalLanguageModel, Objective
+
+
+@flow(name="train-best-model", flow_run_name="{budget}-{promotion.name}")
+def train_best_model(
+    budget: Budget = "5m",
+    seed: int = 0,
+    source: Source = PythonStdlib(),
+    cleaning: Cleaning = Cleaning(),
+    tokenizer: Tokenizer = BytePairs(),
+    objective: Objective = CausalLanguageModel(),
+    model: Model = Scratch(),
+    learning: Learning = Learning(),
+    search: Search = Search(),
+    validation: Validation = Validation(),
+    compute: Compute = Compute(),
+    promotion: Promotion = Promotion(),
+) -> Registered:
+    """Trains the best language model that the budget buys, and registers it with the evidence."""
+    clock = start_clock(budget, compute)
+    corpus = publish(clean_corpus(source, cleaning))
+    splits = publish(split_corpus(corpus, validation))
+    tokens = publish(tokenize_corpus(splits, tokenizer, clock))
+    plan = publish(plan_budget(clock, tokens, model, learning, objective, compute, search.share, seed))
+    blueprint = search_blueprint(plan, tokens, search)
+    folds = publish(cross_validate(blueprint, plan, tokens, validation))
+    trained = publish(train_final(blueprint, plan, tokens))
+    report = publish(evaluate_model(trained, folds, splits, plan.evaluation_seconds))
+    return publish(register_model(trained, report, promotion))

@@ -1,0 +1,40 @@
+"""What a run would do: the same stages up to the plan, and no training."""
+
+from prefect import flow
+
+from tasks.clean import Cleaning, clean_corpus
+from tasks.cluster import Compute
+from tasks.plan import Plan, plan_budget, start_clock
+from tasks.register import Promotion
+from tasks.search import Search
+from tasks.source import PythonStdlib, Source
+from tasks.split import Validation, split_corpus
+from tasks.telemetry import publish
+from tasks.tokens import BytePairs, Tokenizer, tokenize_corpus
+from training.blueprint import Learning
+from training.budget import Budget
+from training.model import Model, Scratch
+from training.objectives import CausalLanguageModel, Objective
+
+
+@flow(name="preview-plan", flow_run_name="plan-{budget}-{promotion.name}")
+def preview_plan(
+    budget: Budget = "5m",
+    seed: int = 0,
+    source: Source = PythonStdlib(),
+    cleaning: Cleaning = Cleaning(),
+    tokenizer: Tokenizer = BytePairs(),
+    objective: Objective = CausalLanguageModel(),
+    model: Model = Scratch(),
+    learning: Learning = Learning(),
+    search: Search = Search(),
+    validation: Validation = Validation(),
+    compute: Compute = Compute(),
+    promotion: Promotion = Promotion(),
+) -> Plan:
+    """Cleans, tokenizes and measures, and says what the budget would be spent on."""
+    clock = start_clock(budget, compute)
+    corpus = publish(clean_corpus(source, cleaning))
+    splits = publish(split_corpus(corpus, validation))
+    tokens = publish(tokenize_corpus(splits, tokenizer, clock))
+    return publish(plan_budget(clock, tokens, model, learning, objective, compute, search.share, seed))

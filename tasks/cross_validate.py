@@ -1,0 +1,125 @@
+"""Cross-validation: how the chosen recipe does on text that it did not train on, k times over."""
+
+import math
+import time
+from functools import partial
+
+import numpy as np
+from prefect import task
+from scipy import stats
+
+from tasks.artifacts import Folds, Tokens, once_a_run
+from tasks.cluster import pool, side_by_side
+from tasks.home import run_folder
+from tasks.plan import Plan
+from tasks.search import log_child
+from tasks.split import Validation
+from tasks.telemetry import stage
+from tasks.train import FinalRun
+from training.blueprint import Blueprint
+from training.budget import Wall
+from training.metrics import bits_per_byte
+from training.worker import Assignment
+
+CONFIDENCE = 0.9
+HELD_OUT_TOKENS = 60_000  # scored in each fold, whole documents
+SCORING_SHARE = 0.25  # of a fold's time, kept for scoring
+
+
+@task(
+    name="Fold",
+    task_run_name="fold-{fold}",
+    persist_result=True,
+    result_serializer="json",
+    cache_key_fn=once_a_run,
+)
+def train_fold(plan: Plan, tokens: Tokens, fold: int, blueprint: Blueprint, deadline: float) -> float:
+    """Trains without one fold and scores documents of that fold; bits per byte."""
+    folder = run_folder(plan.clock.run_id) / "folds" / f"{fold}"
+    assignment = Assignment(
+        folder=folder,
+        blueprint=blueprint,
+        shards=tokens.folder,
+        clock=Wall(deadline),
+        without_fold=fold,
+        looks=(),
+        held_out_tokens=HELD_OUT_TOKENS,
+        device="cuda" if plan.compute.on_gpu() else "cpu",
+    )
+    outcome = pool(plan.compute).carry_out(assignment)
+    score = bits_per_byte(outcome.nats, outcome.bytes)
+    tags = {"kind": "fold", "documents": str(outcome.documents)}
+    log_child(
+        plan.clock.run_id, f"fold-{fold}", tags, {"fold": fold}, folder / "journal.jsonl", score, "FINISHED"
+    )
+    return score
+
+
+def summarise(scores: list[float], seconds_each: float, reason: str, key: str) -> Folds:
+    """Mean and t-interval over folds; folds share training text, so the interval is a little too narrow."""
+    if len(scores) < 2:
+        mean = scores[0] if scores else None
+        return Folds(
+            key=key,
+            scores=tuple(scores),
+            mean=mean,
+            low=None,
+            high=None,
+            seconds_each=seconds_each,
+            reason=reason,
+        )
+    mean = float(np.mean(scores))
+    half = float(
+        stats.t.ppf((1 + CONFIDENCE) / 2, len(scores) - 1) * np.std(scores, ddof=1) / math.sqrt(len(scores))
+    )
+    return Folds(
+        key=key,
+        scores=tuple(scores),
+        mean=mean,
+        low=mean - half,
+        high=mean + half,
+        seconds_each=seconds_each,
+        reason=reason,
+    )
+
+
+@task(
+    name=Folds.stage,
+    task_run_name="cross-validate",
+    persist_result=True,
+    result_serializer="json",
+    cache_key_fn=once_a_run,
+)
+def cross_validate(blueprint: Blueprint, plan: Plan, tokens: Tokens, validation: Validation) -> Folds:
+    """Scores of the recipe on each fold; the final run's workers start up as soon as a core is free."""
+    with stage(Folds.stage) as shown:
+        if plan.folds_seconds == 0:
+            FinalRun.launch(blueprint, plan, tokens)
+            shown.result = "no folds: too little time, or none asked for"
+            return summarise([], 0.0, shown.result, plan.key)
+        workers = pool(plan.compute)
+        rounds = math.ceil(validation.folds / workers.size)
+        began = time.time()
+        scores: dict[int, float] = {}
+
+        def one(fold: int) -> tuple[int, float]:
+            end_of_round = began + (fold // workers.size + 1) * plan.folds_seconds / rounds
+            deadline = end_of_round - SCORING_SHARE * plan.fold_seconds
+            return fold, train_fold(plan, tokens, fold, blueprint, deadline)
+
+        for fold, score in side_by_side([partial(one, fold) for fold in range(validation.folds)], workers.size):
+            scores[fold] = score
+            shown.move(len(scores) / validation.folds, f"fold {fold}: {score:.3f} bits per byte")
+            if validation.folds - len(scores) < workers.size:
+                FinalRun.launch(blueprint, plan, tokens)
+        ordered = [scores[fold] for fold in sorted(scores)]
+        reason = (
+            f"{validation.folds} folds of {plan.fold_seconds:.0f} s each, {HELD_OUT_TOKENS:,} held-out tokens"
+        )
+        folds = summarise(ordered, plan.fold_seconds, reason, plan.key)
+        shown.result = (
+            f"{folds.mean:.3f} bits per byte ({folds.low:.3f} to {folds.high:.3f}), at {plan.fold_seconds:.0f} s a fold"
+            if folds.low is not None
+            else f"{folds.mean:.3f} bits per byte"
+        )
+        return folds

@@ -1,0 +1,223 @@
+"""A run from the command line: checks at the door, servers up, the flow, and what came of it."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from tasks import home
+from tasks.artifacts import InputError
+from tasks.recipe import check_parameters, load_recipe
+from tasks.server import start_prefect_server
+from training.budget import parse_budget
+from training.journal import read_journal
+
+if TYPE_CHECKING:
+    from prefect import Flow
+    from prefect.client.schemas.objects import FlowRun
+
+SMALLEST_DISK_BYTES = 500e6
+QUIET = {
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+}
+
+
+def read_request(
+    recipe: str, budget: str | None, seed: int | None, settings: Sequence[str]
+) -> dict[str, Any]:
+    """The recipe with what the command line changes; cheap checks only, before anything is imported."""
+    sections = load_recipe(recipe, settings)
+    if budget is not None:
+        sections["budget"] = budget
+    if seed is not None:
+        sections["seed"] = seed
+    try:
+        parse_budget(str(sections.get("budget", "5m")))
+    except ValueError as problem:
+        raise InputError(str(problem)) from None
+    free = shutil.disk_usage(home.home()).free
+    if free < SMALLEST_DISK_BYTES:
+        raise InputError(
+            f"{home.home()} has {free / 1e6:.0f} MB left, a run wants {SMALLEST_DISK_BYTES / 1e6:.0f} MB: "
+            "free space, run `shoestring prune`, or name another folder with --home"
+        )
+    return sections
+
+
+def execute(load_flow: "Callable[[], Flow[..., Any]]", request: dict[str, Any] | None, resume: str | None) -> str:
+    """Runs the flow here, drawn on the terminal; the flow run's id.
+
+    Raises InputError for what the user can mend, KeyboardInterrupt when told to stop, and whatever
+    the flow fails with.
+    """
+    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    signal.signal(signal.SIGTERM, _interrupt)
+    with start_prefect_server() as server:
+        flow = load_flow()  # imports torch and all that, while the server starts
+        from tasks.cluster import stop_ray
+        from tasks.terminal import StageLines
+
+        if request is not None:
+            parameters = check_parameters(flow.fn, request)
+            parameters["source"].check()
+            parameters["compute"].count()
+            server.wait()
+            run = _new_run(flow, parameters)
+        else:
+            server.wait()
+            run = _interrupted_run(str(resume))
+            parameters = check_parameters(flow.fn, run.parameters)
+        try:
+            with StageLines() as lines:
+                lines.say(
+                    f"Run {run.name} ({run.id}), in Prefect at {server.page}/runs/flow-run/{run.id} while it lasts"
+                )
+                _carry_out(flow, run, parameters)
+            return str(run.id)
+        except KeyboardInterrupt:
+            _mark_cancelled(run.id)
+            print(f"\nstopped; `shoestring run --resume {str(run.id)[:8]}` goes on with this run", file=sys.stderr)
+            sys.exit(130)
+        finally:
+            stop_ray()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _new_run(flow: "Flow[..., Any]", parameters: dict[str, Any]) -> "FlowRun":
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        return client.create_flow_run(
+            flow,
+            name=str(flow.flow_run_name).format(**parameters),
+            parameters=flow.serialize_parameters(parameters),
+        )
+
+
+def _interrupted_run(reference: str) -> "FlowRun":
+    """The run to go on with, put back in line. Raises InputError where there is none, or it had finished."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+    from prefect.states import AwaitingRetry
+
+    runs = home.home() / "runs"
+    known = sorted(runs.glob("*/clock.json"), key=lambda path: path.stat().st_mtime) if runs.exists() else []
+    names = [path.parent.name for path in known]
+    matching = names[-1:] if reference == "last" else [name for name in names if name.startswith(reference)]
+    if len(matching) != 1:
+        there = ", ".join(name[:8] for name in names[-5:]) or "none"
+        raise InputError(f"--resume {reference}: no such run in {runs}; the latest are {there}")
+    if (runs / matching[0] / "registered.json").exists():
+        raise InputError(f"run {matching[0]} is finished; there is nothing to resume")
+    with get_client(sync_client=True) as client:
+        try:
+            client.set_flow_run_state(UUID(matching[0]), AwaitingRetry(), force=True)
+            return client.read_flow_run(UUID(matching[0]))
+        except ObjectNotFound:
+            raise InputError(f"run {matching[0]} is not known to the Prefect server of this home") from None
+
+
+def _carry_out(flow: "Flow[..., Any]", run: "FlowRun", parameters: dict[str, Any]) -> None:
+    from prefect.flow_engine import run_flow
+
+    state = run_flow(flow, flow_run=run, parameters=parameters, return_type="state")
+    state.result(raise_on_failure=True)  # type: ignore[union-attr]
+
+
+def _mark_cancelled(run_id: UUID) -> None:
+    """Says in Prefect and MLflow that a person ended this run."""
+    from prefect.client.orchestration import get_client
+    from prefect.states import Cancelled
+
+    from tasks import tracking
+
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run_id, Cancelled(message="stopped from the keyboard"), force=True)
+    tracking.end_all(str(run_id), "KILLED")
+
+
+def summary(run_id: str) -> dict[str, Any]:
+    """What came of a finished run, as one JSON object; `interval` is the 95 % one over documents."""
+    folder = home.run_folder(run_id)
+    plan, trained, report, registered = (
+        json.loads((folder / f"{kind}.json").read_text())
+        for kind in ("plan", "trained", "report", "registered")
+    )
+    started = float(plan["clock"]["started"])
+    return {
+        "flow_run_id": run_id,
+        "mlflow_run_id": registered["mlflow_run_id"],
+        "model_name": registered["model_name"],
+        "model_version": registered["version"],
+        "aliases": registered["aliases"],
+        "objective": trained["objective"],
+        "metric": "test/bits_per_byte",
+        "value": report["bits_per_byte"],
+        "interval": [report["low"], report["high"]],
+        "verdict": registered["verdict"],
+        "folds": {"mean": report["folds"]["mean"], "scores": report["folds"]["scores"]},
+        "budget_seconds": plan["clock"]["budget_seconds"],
+        "elapsed_seconds": time.time() - started,
+        "training_seconds": training_seconds(folder, int(plan["workers"])),
+        "tokens_trained": trained["tokens_trained"],
+        "parameters": trained["parameters"],
+        "run_folder": str(folder),
+    }
+
+
+def training_seconds(folder: Path, workers: int) -> float:
+    """Core-seconds inside optimizer steps of trials, folds and final run, divided by the workers' cores."""
+
+    def spent(journal: Path) -> float:
+        steps = [event["training_seconds"] for event in read_journal(journal) if event["event"] == "step"]
+        return float(max(steps, default=0.0))
+
+    alone = [*folder.glob("trials/*/journal.jsonl"), *folder.glob("folds/*/journal.jsonl")]
+    return sum(map(spent, alone)) / workers + spent(folder / "final" / "journal.jsonl")
+
+
+def print_plan(run_id: str, as_json: bool) -> None:
+    """Prints what a run would do, with the reasons."""
+    plan = json.loads((home.run_folder(run_id) / "plan.json").read_text())
+    if as_json:
+        print(json.dumps(plan))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("what", "value", "reason", title=f"What {plan['clock']['budget_seconds']:.0f} s would buy here")
+    for choice in plan["choices"]:
+        table.add_row(choice["what"], choice["value"], choice["reason"])
+    Console().print(table)
+
+
+def tell(found: dict[str, Any], as_json: bool) -> None:
+    """Prints what came of a run: for a person, or as the last line for a program."""
+    if as_json:
+        print(json.dumps(found))
+        return
+    low, high = found["interval"]
+    share = found["training_seconds"] / found["budget_seconds"]
+    lines = [
+        "",
+        f"{found['model_name']} version {found['model_version']} is {' and '.join(found['aliases'])}: {found['verdict']}",
+        f"  test      {found['value']:.4f} bits per byte (95 % over documents: {low:.4f} to {high:.4f})",
+        f"  model     {found['parameters']:,} parameters, {found['tokens_trained']:,} tokens trained",
+        f"  time      {found['elapsed_seconds']:.0f} s of {found['budget_seconds']:.0f} s, {share:.0%} of the budget in optimizer steps",
+        f"  evidence  {found['run_folder']}/report",
+        "",
+        "Next: shoestring generate 'def fibonacci('   to see it write",
+        "      shoestring ui                          to look at runs and compare them",
+    ]
+    print("\n".join(lines), file=sys.stdout)

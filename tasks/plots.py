@@ -1,0 +1,175 @@
+"""The pictures of a run, for a README or a page: few marks, labels at the marks, colours for every eye."""
+
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from tasks.artifacts import Folds
+from training.journal import Event, read_journal
+
+# Okabe and Ito's palette, which the colour-blind tell apart: https://jfly.uni-koeln.de/color
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
+INK, GREY, FAINT = "#222222", "#8a8a8a", "#cfcfcf"
+STYLE = {
+    "font.size": 10.5,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": FAINT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlesize": 12,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 12,
+    "grid.color": "#ececec",
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "lines.linewidth": 2.2,
+    "figure.facecolor": "white",
+}
+WIDTH_INCHES, DOTS_PER_INCH = 7.2, 144
+SMOOTHING = 0.95  # of the loss, by eye
+
+
+def learning_curve(final: Path, others: Iterable[Path], out: Path) -> Path:
+    """Loss and validation bits per byte against training seconds, the final run over trials and folds."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH_INCHES, 3.6), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for path in others:
+            events = list(read_journal(path))
+            left.plot(*smooth_losses(events), color=FAINT, lw=0.9, zorder=1)
+            right.plot(*validations(events), color=FAINT, lw=0.9, marker=".", ms=4, zorder=1)
+        events = list(read_journal(final))
+        seconds, losses = smooth_losses(events)
+        left.plot(seconds, losses, color=BLUE, zorder=3)
+        label_end(left, seconds, losses, "{:.2f}", BLUE)
+        seconds, scores = validations(events)
+        right.plot(seconds, scores, color=ORANGE, marker="o", ms=4.5, zorder=3)
+        label_end(right, seconds, scores, "{:.3f}", ORANGE)
+        left.set(title="Training loss, nats per token", xlabel="seconds of training")
+        right.set(title="Validation, bits per byte", xlabel="seconds of training")
+        for axes in (left, right):
+            axes.set_xscale("log")  # trials are short, the final run is long
+            axes.xaxis.set_major_formatter(lambda seconds, _: f"{seconds:g}")
+            axes.margins(y=0.08)
+        if any(line.get_color() == FAINT for line in left.lines):
+            note(left, "grey: trials and folds")
+        return save(figure, out)
+
+
+def smooth_losses(events: Sequence[Event]) -> tuple[list[float], list[float]]:
+    """Seconds and losses of the steps, by an exponential average without a bias to its start."""
+    steps = [event for event in events if event["event"] == "step"]
+    weights = accumulate((1.0 for _ in steps), lambda total, one: SMOOTHING * total + one)
+    sums = accumulate((float(step["loss"]) for step in steps), lambda total, loss: SMOOTHING * total + loss)
+    losses = [total / weight for total, weight in zip(sums, weights, strict=True)]
+    return [float(step["seconds"]) for step in steps], losses
+
+
+def validations(events: Sequence[Event]) -> tuple[list[float], list[float]]:
+    """Seconds and bits per byte of the validations."""
+    seen = [event for event in events if event["event"] == "validation"]
+    return [float(event["seconds"]) for event in seen], [float(event["bits_per_byte"]) for event in seen]
+
+
+def trials(found: Sequence[dict[str, Any]], out: Path) -> Path:
+    """Every trial's bits per byte in the order of trials, and the best so far."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH_INCHES, 3.4), layout="constrained")
+        axes = figure.subplots()
+        done = sorted(
+            (t for t in found if t.get("value") is not None), key=lambda trial: int(trial["number"])
+        )
+        styles: dict[str, dict[str, Any]] = {
+            "COMPLETE": {"color": BLUE, "s": 34, "label": "complete"},
+            "PRUNED": {"facecolor": "white", "edgecolor": GREY, "s": 26, "label": "pruned early"},
+        }
+        for state, style in styles.items():
+            group = [trial for trial in done if trial["state"].upper() == state]
+            if group:
+                axes.scatter([t["number"] for t in group], [t["value"] for t in group], zorder=3, **style)
+        complete = [trial for trial in done if trial["state"].upper() == "COMPLETE"]
+        if complete:
+            best = list(accumulate((float(trial["value"]) for trial in complete), min))
+            numbers = [int(trial["number"]) for trial in complete] + [int(done[-1]["number"])]
+            axes.step(
+                numbers, [*best, best[-1]], where="post", color=ORANGE, lw=1.6, zorder=2, label="best so far"
+            )
+            label_end(axes, numbers, [*best, best[-1]], "{:.3f}", ORANGE)
+            axes.legend(frameon=False, ncols=3, loc="upper right", borderaxespad=0, handletextpad=0.4)
+        axes.set(title="Trials, bits per byte on validation", xlabel="trial")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.margins(x=0.03, y=0.16)
+        return save(figure, out)
+
+
+def folds(found: Folds, test: tuple[float, float, float], out: Path) -> Path:
+    """The folds' scores with mean and interval, and under them the test score with its own."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH_INCHES, 2.4), layout="constrained")
+        axes = figure.subplots()
+        if found.scores and found.mean is not None:
+            axes.scatter(found.scores, [1] * len(found.scores), color=FAINT, edgecolor=GREY, s=40, zorder=3)
+            spread(axes, 1, (found.mean, found.low, found.high), BLUE)
+        spread(axes, 0, test, ORANGE)
+        rows = f"{len(found.scores)} folds\n{found.seconds_each:.0f} s each, 90 % over folds"
+        names = [
+            "test\nfinal run, 95 % over documents",
+            rows if found.scores else fill(f"no folds: {found.reason}", 34),
+        ]
+        axes.set_yticks([0, 1], names)
+        axes.set_ylim(-0.6, 1.6)
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.margins(x=0.12)
+        axes.set_title("Bits per byte, lower is better")
+        return save(figure, out)
+
+
+def spread(axes: Axes, row: int, value: tuple[float, float | None, float | None], colour: str) -> None:
+    """A mean with its interval, and its number above."""
+    middle, low, high = value
+    if low is not None and high is not None:
+        axes.plot([low, high], [row, row], color=colour, lw=2.4, solid_capstyle="round", zorder=2)
+    axes.plot([middle], [row], "D", color=colour, ms=7, zorder=4)
+    axes.annotate(
+        f"{middle:.3f}",
+        (middle, row),
+        xytext=(0, 9),
+        textcoords="offset points",
+        ha="center",
+        color=colour,
+        weight="bold",
+    )
+
+
+def label_end(axes: Axes, x: Sequence[float], y: Sequence[float], form: str, colour: str) -> None:
+    """Writes a curve's last value beside its end."""
+    if x:
+        place: dict[str, Any] = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
+        axes.annotate(form.format(y[-1]), (x[-1], y[-1]), color=colour, weight="bold", **place)
+
+
+def note(axes: Axes, text: str) -> None:
+    """A remark in the corner that learning curves leave empty."""
+    axes.text(0.98, 0.95, text, transform=axes.transAxes, ha="right", va="top", color=GREY, size=9)
+
+
+def save(figure: Figure, out: Path) -> Path:
+    """Writes a PNG with the same bytes for the same picture."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=DOTS_PER_INCH, metadata={"Software": None})
+    return out

@@ -1,0 +1,139 @@
+"""Recipes: YAML files of sections, and the door at which a misspelt name or a bad value stops."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from tasks.artifacts import InputError
+
+FOLDER = Path(__file__).resolve().parent.parent / "deployments" / "recipes"
+DEFAULT = "python-code"
+
+
+def recipe_path(name: str) -> Path:
+    """The file of a recipe, given by path or by the name of one that comes along."""
+    for path in (Path(name), FOLDER / f"{name}.yaml", FOLDER / name):
+        if path.is_file():
+            return path
+    there = [path.stem for path in list_recipes()]
+    near = difflib.get_close_matches(Path(name).stem, there, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise InputError(f"there is no recipe {name!r}: {hint}give a YAML file, or one of {', '.join(there)}")
+
+
+def list_recipes() -> list[Path]:
+    """The recipes that come along."""
+    return sorted(FOLDER.glob("*.yaml"))
+
+
+def headline(path: Path) -> str:
+    """The first comment line of a recipe, which says what it is for."""
+    first = path.read_text(encoding="utf-8").splitlines()[:1]
+    return first[0].lstrip("# ").strip() if first and first[0].startswith("#") else ""
+
+
+def load_recipe(name: str, settings: Iterable[str] = ()) -> dict[str, Any]:
+    """The sections of a recipe with `section.field=value` settings put in, not yet validated.
+
+    Raises InputError where the file is no YAML mapping or a setting is no assignment.
+    """
+    path = recipe_path(name)
+    try:
+        sections = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        where = str(problem).replace("\n", " ")
+        raise InputError(f"{path} is not YAML: {where}") from problem
+    if not isinstance(sections, dict):
+        raise InputError(f"{path} is not a recipe: it must hold sections such as `source:` and `learning:`")
+    sections.setdefault("promotion", {}).setdefault("name", path.stem)
+    for setting in settings:
+        dotted, equals, text = setting.partition("=")
+        if not equals:
+            raise InputError(f"--set {setting!r} sets nothing: write section.field=value, such as model.depth=4")
+        *parents, last = dotted.strip().split(".")
+        place = sections
+        for step in parents:
+            inner = place.setdefault(step, {})
+            if not isinstance(inner, dict):
+                raise InputError(f"--set {setting!r}: {step} is a single value, it has no fields")
+            place = inner
+        if isinstance(place.get(last), dict) and last == "kind":
+            raise InputError(f"--set {setting!r}: {last} is a section")
+        place[last] = _value(text)
+    return sections
+
+
+def _value(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def check_parameters(flow: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The flow's parameters, validated; sections left out take their defaults.
+
+    Raises InputError naming the nearest section or field where one is misspelt, and every bad value.
+    """
+    hints = get_type_hints(flow, include_extras=True)
+    signature = inspect.signature(flow).parameters
+    fields: dict[str, Any] = {name: (hints[name], parameter.default) for name, parameter in signature.items()}
+    form: type[BaseModel] = create_model("Recipe", __config__=ConfigDict(extra="forbid"), **fields)
+    filled = {name: _with_kind(value, signature.get(name)) for name, value in values.items()}
+    try:
+        checked = form.model_validate(filled)
+    except ValidationError as problem:
+        raise InputError("\n".join(_explain(error, form) for error in problem.errors())) from None
+    return {name: getattr(checked, name) for name in fields}
+
+
+def _with_kind(value: Any, parameter: inspect.Parameter | None) -> Any:
+    """A choice that names no kind is of the default's kind; so are the choices inside a section."""
+    default = parameter.default if parameter is not None else None
+    return _fill(value, default)
+
+
+def _fill(value: Any, default: Any) -> Any:
+    if not isinstance(value, dict) or not isinstance(default, BaseModel):
+        return value
+    known = type(default).model_fields
+    kind = {"kind": getattr(default, "kind")} if "kind" in known and "kind" not in value else {}
+    inner = {name: _fill(entry, getattr(default, name, None)) for name, entry in value.items()}
+    return {**kind, **inner}
+
+
+def _explain(error: Any, form: type[BaseModel]) -> str:
+    """One line for one mistake: where, what, and what to do."""
+    path = [str(step) for step in error["loc"]]
+    where = ".".join(path)
+    if error["type"] != "extra_forbidden":
+        given = "" if isinstance(error["input"], dict) else f" (given: {error['input']!r})"
+        return f"{where}: {error['msg'].removeprefix('Value error, ')}{given}"
+    siblings = sorted(_names(form, path[:-1]))
+    near = difflib.get_close_matches(path[-1], siblings, n=1)
+    what = "section" if len(path) == 1 else "field"
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(siblings)}"
+    return f"{where}: there is no such {what}; {hint}"
+
+
+def _names(form: type[BaseModel], path: list[str]) -> set[str]:
+    """The fields that may stand at a place; steps that name the kind of a choice select it."""
+    from typing import get_args
+
+    candidates: list[Any] = [form]
+    for step in path:
+        deeper: list[Any] = []
+        for model in candidates:
+            if step in model.model_fields:
+                annotation = model.model_fields[step].annotation
+                members = [annotation, *get_args(annotation)]
+                deeper += [m for m in members if isinstance(m, type) and issubclass(m, BaseModel)]
+            elif "kind" in model.model_fields and model.model_fields["kind"].default == step:
+                deeper.append(model)
+        candidates = deeper
+    return {name for model in candidates for name in model.model_fields}

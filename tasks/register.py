@@ -1,0 +1,246 @@
+"""The model's way into the registry: logged, gated against the champion, named by alias.
+
+The champion's alias is moved last, in one call, to a version that is complete: whatever is killed
+before leaves the old champion, whatever is killed after leaves the new one.
+"""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import version as installed
+from pathlib import Path
+from shutil import copytree
+from typing import TYPE_CHECKING, Any
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from pydantic import Field
+
+from tasks import tracking
+from tasks.artifacts import Registered, Report, Trained, content_key
+from tasks.card import write_card
+from tasks.gate import Verdict, judge
+from tasks.generate import load
+from tasks.telemetry import in_a_run, stage
+from tasks.tracking import MetricName
+from training.config import Section
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+PARAMETER_LIMIT = 6000  # characters of a value, MLflow's
+TAG_LIMIT = 5000  # characters of a run's tag, MLflow's least
+LOGGED_MODEL_TAG = "shoestring.logged_model"
+VERSIONS_TAG = "mlflow.modelVersions"  # what links MLflow's page of the model to its version
+REQUIREMENTS = ("torch", "transformers", "tokenizers", "safetensors")
+
+
+class Promotion(Section):
+    """How the result is named, and when it becomes the champion of that name."""
+
+    name: str = Field(
+        default="python-code",
+        pattern=r"^[a-z0-9][a-z0-9-]{0,60}$",
+        description="Registered as shoestring-<name>; models of one name compete for champion, so one name, one task.",
+    )
+    alpha: float | None = Field(
+        default=None,
+        gt=0,
+        lt=0.5,
+        description="How often a model that is no better may become champion. Empty: as mlflow.yaml says.",
+    )
+
+
+def register(trained: Trained, report: Report, promotion: Promotion) -> Registered:
+    """Logs, registers and gates; see `register_model`."""
+    settings = tracking.settings()
+    client = tracking.client()
+    name = settings.registry_prefix + promotion.name
+    run = tracking.start_parent(trained.run_id, promotion.name)
+    log_evidence(client, run, trained, report)
+    champion = champion_of(client, name, settings.aliases.champion)
+    mine = version_of(client, name, run)
+    if champion and mine and champion.version == mine.version:  # a retry, after the alias had moved
+        verdict = Verdict.from_tags(mine.tags)
+    else:
+        verdict = judge(client, champion, trained, report, promotion.alpha or settings.alpha)
+    write_card(trained, report, verdict, name)
+    if mine is None:
+        mine = add_version(client, run, name, trained, verdict)
+    now = champion_of(client, name, settings.aliases.champion)
+    if verdict.promoted and now and int(now.version) not in (verdict.champion_version, int(mine.version)):
+        verdict = verdict.overtaken(int(now.version))
+        client.log_model_artifact(
+            mine.tags[LOGGED_MODEL_TAG], str(write_card(trained, report, verdict, name)), "model"
+        )
+    record_verdict(client, run, mine, verdict)
+    client.set_registered_model_alias(name, settings.aliases.challenger, mine.version)
+    if verdict.promoted:
+        client.set_registered_model_alias(name, settings.aliases.champion, mine.version)
+    return Registered(
+        key=content_key("registered", trained.key, report.key, promotion),
+        model_name=name,
+        version=int(mine.version),
+        aliases=tuple(sorted(client.get_model_version(name, mine.version).aliases)),
+        mlflow_run_id=run,
+        verdict=verdict.sentence,
+        champion_version_before=verdict.champion_version,
+    )
+
+
+def champion_of(client: "MlflowClient", name: str, alias: str) -> "ModelVersion | None":
+    """The present champion, or None where there is none yet."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        return None
+
+
+def version_of(client: "MlflowClient", name: str, run: str) -> "ModelVersion | None":
+    """The version that an earlier try of this run registered, if any."""
+    found = client.search_model_versions(f"name = '{name}' and run_id = '{run}'")
+    return found[0] if found else None
+
+
+def log_evidence(client: "MlflowClient", run: str, trained: Trained, report: Report) -> None:
+    """Parameters, metrics, data and files of the run; logging them again changes nothing."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+    from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+    parameters = [Param(key[:250], value[:PARAMETER_LIMIT]) for key, value in settled(trained).items()]
+    for at in range(0, len(parameters), 100):  # MLflow's limit of a batch
+        client.log_batch(run, params=parameters[at : at + 100])
+    for key, value in figures(trained, report).items():
+        client.log_metric(run, key, value)
+    tokens = trained.tokens
+    corpus = tokens.splits.corpus
+    data = Dataset(
+        name=corpus.source[:500],
+        digest=tokens.key,
+        source_type="shoestring",
+        source=json.dumps({"corpus": corpus.key, "splits": tokens.splits.key, "tokens": tokens.key}),
+        profile=json.dumps({"documents": tokens.splits.documents, "tokens": tokens.tokens}),
+    )
+    client.log_inputs(run, [DatasetInput(data, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])])
+    for file in ("plan.json", "blueprint.json", "trials.json", trained.journal):
+        if (trained.folder / file).exists():
+            client.log_artifact(
+                run, str(trained.folder / file), str(Path(file).parent) if "/" in file else None
+            )
+    client.log_artifacts(run, str(trained.folder / "report"), "report")
+
+
+def settled(trained: Trained) -> dict[str, str]:
+    """The blueprint's fields by dotted name, and the plan's under `plan.`, as text."""
+    found: dict[str, str] = {}
+    for file, prefix in (("blueprint.json", ""), ("plan.json", "plan.")):
+        path = trained.folder / file
+        if path.exists():
+            found |= flatten(json.loads(path.read_text()), prefix)
+    return found | {"data.digest": trained.tokens.key, "data.source": trained.tokens.splits.corpus.source}
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested fields under dotted names: `learning.optimizer.rate`."""
+    found: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= flatten(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value if isinstance(value, str) else json.dumps(value)
+    return found
+
+
+def figures(trained: Trained, report: Report) -> dict[str, float]:
+    """The run's single values under the names that every run uses."""
+    known = {
+        MetricName.TEST_BITS_PER_BYTE: report.bits_per_byte,
+        MetricName.TEST_LOW: report.low,
+        MetricName.TEST_HIGH: report.high,
+        MetricName.TEST_PERPLEXITY: report.perplexity,
+        MetricName.TEST_DOCUMENTS: report.test_documents,
+        MetricName.MODEL_PARAMETERS: trained.parameters,
+        MetricName.FOLDS_BITS_PER_BYTE: report.folds.mean,
+        MetricName.FOLDS_LOW: report.folds.low,
+        MetricName.FOLDS_HIGH: report.folds.high,
+    }
+    return {name: float(value) for name, value in known.items() if value is not None}
+
+
+def add_version(
+    client: "MlflowClient", run: str, name: str, trained: Trained, verdict: Verdict
+) -> "ModelVersion":
+    """Logs the model as one whole folder, then registers it.
+
+    `mlflow.transformers.save_model` writes what MLflow needs to serve it; the Hugging Face folder
+    itself, with tokenizer and card, is laid over its `model/`, so that this alone is the model.
+    """
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import Model, ModelSignature
+    from mlflow.transformers import save_model
+    from mlflow.types import ColSpec, DataType, Schema
+
+    text = Schema([ColSpec(DataType.string)])
+    weights, tokenizer = load(trained.model_folder)
+    logged = client.create_logged_model(
+        tracking.experiment_id(client), name=name, source_run_id=run, model_type=trained.objective
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "logged"
+        save_model(
+            {"model": weights, "tokenizer": tokenizer},
+            str(folder),
+            task="text-generation",
+            mlflow_model=Model(artifact_path=logged.artifact_location, run_id=run, model_id=logged.model_id),
+            signature=ModelSignature(inputs=text, outputs=text),
+            pip_requirements=[f"{package}=={installed(package).split('+')[0]}" for package in REQUIREMENTS],
+        )
+        copytree(trained.model_folder, folder / "model", dirs_exist_ok=True)
+        client.log_model_artifacts(logged.model_id, str(folder))
+    client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+    client.log_outputs(run, [LoggedModelOutput(logged.model_id, step=trained.steps)])
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    tags = verdict.tags() | {LOGGED_MODEL_TAG: logged.model_id}
+    made = client.create_model_version(
+        name, logged.artifact_location, run_id=run, tags=tags, model_id=logged.model_id
+    )
+    client.set_logged_model_tags(
+        logged.model_id, {VERSIONS_TAG: json.dumps([{"name": name, "version": made.version}])}
+    )
+    return made
+
+
+def record_verdict(client: "MlflowClient", run: str, version: "ModelVersion", verdict: Verdict) -> None:
+    """Writes the decision on the version and the run, as tags and as `gate.json`."""
+    for key, value in verdict.tags().items():
+        client.set_model_version_tag(version.name, version.version, key, value[:TAG_LIMIT])
+        client.set_tag(run, key, value[:TAG_LIMIT])
+    client.log_dict(run, verdict.model_dump(mode="json"), "gate.json")
+    if verdict.difference is not None:
+        client.log_metric(run, MetricName.GATE_DIFFERENCE, verdict.difference)
+
+
+@task(name=Registered.stage, retries=2, retry_delay_seconds=2)
+def register_model(trained: Trained, report: Report, promotion: Promotion) -> Registered:
+    """The model in the registry as challenger, and as champion if it is significantly better.
+
+    The present champion is scored again on the challenger's test documents. Trying again after a
+    failure adds no second version. The decision stands in the card, in tags and in `gate.json`.
+    """
+    with stage(Registered.stage) as shown:
+        registered = register(trained, report, promotion)
+        shown.result = f"{registered.model_name} version {registered.version}: {registered.verdict}"
+    if in_a_run():
+        card = (trained.model_folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)[-1]
+        create_markdown_artifact(card, key=f"card-{registered.model_name}", description=shown.result)
+    return registered

@@ -1,0 +1,193 @@
+"""Sides and folds: each document's side is its own hash, and never moves when documents are added."""
+
+import hashlib
+import math
+import re
+import sys
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from prefect import task
+from pydantic import Field
+
+from tasks import artifacts
+from tasks.artifacts import Corpus, InputError, Splits, cache_key, code_key, content_key, storing
+from tasks.telemetry import stage
+from training.config import Section
+
+SIDES = ("train", "validation", "test")
+TRAIN, VALIDATION, TEST = range(3)
+NO_SIDE = 3  # near-duplicates of validation or test documents: in no split
+NO_FOLD = -1  # of documents that are not trained on, and of all where there are no folds
+CONFIDENCE = 0.95  # with which the number of documents that a refusal asks for suffices
+DIGITS = re.compile(r"\d+")
+DIGITS_SHARE = 0.2  # by eye: prose and code have under 0.05, tables of numbers over 0.4
+
+Hashes = npt.NDArray[np.uint64]
+Numbers = npt.NDArray[np.int64]
+
+
+class Validation(Section):
+    """What is kept apart to judge by."""
+
+    test_share: float = Field(
+        default=0.08,
+        gt=0,
+        le=0.5,
+        description="Share of documents that only the final verdict sees. Less makes its interval wider.",
+    )
+    validation_share: float = Field(
+        default=0.04,
+        gt=0,
+        le=0.4,
+        description="Share for early stopping and the choice of recipe; never trained on. Less makes them noisier.",
+    )
+    folds: Literal[0, 2, 3, 4, 5, 6, 7, 8, 9, 10] = Field(
+        default=3,
+        description="Trainings that show how much the score hangs on the choice of documents. More cost more of"
+        " the budget; 0 does without.",
+    )
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Of each document, in the corpus' order: its cluster, its side (index into SIDES, or NO_SIDE), its fold."""
+
+    clusters: Hashes
+    sides: Numbers
+    folds: Numbers
+
+
+def cluster_of(text: str) -> int:
+    """The 64-bit hash that near-duplicates share: those that differ in case, blanks and numbers alone.
+
+    Where digits are over DIGITS_SHARE of the text, numbers are what it says, and are compared too.
+    """
+    same_blanks = " ".join(text.lower().split())
+    bare = DIGITS.sub("", same_blanks)
+    said_in_numbers = len(same_blanks) - len(bare) > DIGITS_SHARE * len(same_blanks)
+    compared = same_blanks if said_in_numbers else bare
+    return int.from_bytes(hashlib.sha256(compared.encode()).digest()[:8])
+
+
+def assign(ids: Hashes, clusters: Hashes, validation: Validation) -> Sides:
+    """A side by each document's own hash, a fold by its cluster's; near-duplicates of others leave train.
+
+    Raises InputError where a side or a fold stays empty: moving a document there would move it
+    back when documents are added, and a test document might by then have been trained on.
+    """
+    drawn = ids / 2.0**64
+    sides = np.full(len(ids), TRAIN, dtype=np.int64)
+    sides[drawn < validation.test_share + validation.validation_share] = VALIDATION
+    sides[drawn < validation.test_share] = TEST
+    judged = np.isin(clusters, clusters[sides != TRAIN])
+    sides[(sides == TRAIN) & judged] = NO_SIDE
+    folds = np.full(len(ids), NO_FOLD, dtype=np.int64)
+    if validation.folds:
+        trained = sides == TRAIN
+        folds[trained] = (clusters[trained] % np.uint64(validation.folds)).astype(np.int64)
+    _check(drawn, sides, folds, validation)
+    return Sides(clusters, sides, folds)
+
+
+def split(
+    corpus: Path,
+    validation: Validation,
+    folder: Path,
+    progress: Callable[[float], None] = lambda share: None,
+) -> tuple[Sides, Numbers]:
+    """Writes `assignment.parquet` for a corpus' `documents.parquet`; the sides and each document's bytes."""
+    ids, clusters, sizes = array("Q"), array("Q"), array("q")
+    with pq.ParquetFile(corpus) as file:
+        for group in range(file.num_row_groups):
+            rows = file.read_row_group(group, columns=["id", "text", "bytes"])
+            ids.extend(int(name, 16) for name in rows["id"].to_pylist())
+            clusters.extend(map(cluster_of, rows["text"].to_pylist()))
+            sizes.extend(rows["bytes"].to_pylist())
+            progress((group + 1) / file.num_row_groups)
+    hashes = np.array(ids, dtype=np.uint64)
+    found = assign(hashes, np.array(clusters, dtype=np.uint64), validation)
+    table = {
+        "id": _names(hashes),
+        "split": [SIDES[side] if side != NO_SIDE else None for side in found.sides],
+        "fold": found.folds,
+        "cluster": _names(found.clusters),
+    }
+    pq.write_table(pa.table(table), folder / "assignment.parquet", compression="zstd")
+    return found, np.array(sizes, dtype=np.int64)
+
+
+def splits_key(corpus: Corpus, validation: Validation) -> str:
+    """Names the splits by the corpus, the settings and the code."""
+    return content_key(corpus.key, validation, code_key(sys.modules[__name__], artifacts))
+
+
+@task(
+    name="Split the corpus",
+    task_run_name="split-{corpus.documents}-documents",
+    persist_result=True,
+    result_serializer="json",
+    cache_key_fn=cache_key(Splits, splits_key),
+)
+def split_corpus(corpus: Corpus, validation: Validation) -> Splits:
+    """Test, validation and train with its folds. Raises InputError where the corpus is too small for them."""
+    key = splits_key(corpus, validation)
+    with stage("Split the corpus") as shown, storing(Splits.kind, key) as folder:
+        found, sizes = split(corpus.folder / "documents.parquet", validation, folder, shown)
+        documents = {name: int(np.sum(found.sides == side)) for side, name in enumerate(SIDES)}
+        left_out = int(np.sum(found.sides == NO_SIDE))
+        counts = ", ".join(f"{number:,} {name}" for name, number in documents.items())
+        shown.result = f"{counts}; {left_out:,} near-duplicates left out"
+    return Splits(
+        key=key,
+        corpus=corpus,
+        documents=documents,
+        bytes={name: int(sizes[found.sides == side].sum()) for side, name in enumerate(SIDES)},
+        folds=validation.folds,
+        near_duplicates=left_out,
+    )
+
+
+def _names(hashes: Hashes) -> list[str]:
+    return [f"{value:016x}" for value in hashes.tolist()]
+
+
+def _check(drawn: npt.NDArray[np.float64], sides: Numbers, folds: Numbers, validation: Validation) -> None:
+    """Raises InputError for the first side or fold that is empty, with what fills it."""
+    test, judged = validation.test_share, validation.test_share + validation.validation_share
+    for side, field, share, start in (
+        (TEST, "test_share", test, 0.0),
+        (VALIDATION, "validation_share", judged - test, test),
+    ):
+        if not np.any(sides == side):
+            needed = min((float(at) - start for at in drawn if at >= start), default=1.0)
+            raise InputError(
+                f"{_too_few(len(drawn), share, f'the {SIDES[side]} split ({share:.0%})')}"
+                f", or set validation.{field} to {math.ceil(needed * 1000 + 1) / 1000:g}{_or_cut()}"
+            )
+    if not np.any(sides == TRAIN):
+        raise InputError(_too_few(len(drawn), 1 - judged, "the train split") + _or_cut())
+    for fold in range(validation.folds):
+        if not np.any(folds == fold):
+            where = f"fold {fold + 1} of {validation.folds}"
+            few = _too_few(len(drawn), (1 - judged) / validation.folds, where)
+            raise InputError(f"{few}, or set validation.folds to a smaller number or 0{_or_cut()}")
+
+
+def _too_few(documents: int, share: float, where: str) -> str:
+    wanted = math.ceil(math.log(1 - CONFIDENCE) / math.log(1 - share))
+    return (
+        f"The corpus has {documents} documents, and none falls to {where}. A document's hash decides where it"
+        f" belongs, so none can be moved: add about {max(1, wanted - documents)} documents"
+    )
+
+
+def _or_cut() -> str:
+    return ", or have long text files cut into several documents with source.cut_bytes."

@@ -1,0 +1,226 @@
+"""What MLflow is told and where it lies: `mlflow.yaml`, the database, one parent run per flow run.
+
+MLflow is imported inside functions: it takes a second, which `prepare` spends on a thread of its own.
+"""
+
+import logging
+import os
+import sqlite3
+from collections.abc import Mapping
+from difflib import get_close_matches
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from tasks.artifacts import InputError
+from tasks.home import home
+from training.config import Section
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+SETTINGS_FILE = "mlflow.yaml"
+FLOW_RUN_TAG = "prefect.flow_run_id"
+PARENT_TAG = "mlflow.parentRunId"
+RUN_NAME_TAG = "mlflow.runName"
+
+
+class MetricName(StrEnum):
+    """The metric names of every run, trial and fold: one name, one meaning, so that runs compare.
+
+    MLflow's charts make a section of what stands before the slash. Curves have training steps as
+    their step; the rest are single values.
+    """
+
+    TRAIN_LOSS = "train/loss_nats"  # per token
+    TRAIN_RATE = "train/rate"  # the schedule's factor on every learning rate, 0 to 1
+    TRAIN_GRADIENT_NORM = "train/gradient_norm"
+    TRAIN_TOKENS = "train/tokens"
+    TRAIN_SPEED = "train/tokens_per_second"
+    TRAIN_SECONDS = "train/seconds"  # core-seconds inside optimizer steps, divided by cores
+    VALIDATION_BITS_PER_BYTE = "validation/bits_per_byte"
+    FOLDS_BITS_PER_BYTE = "folds/bits_per_byte"  # mean; at a fraction of the budget
+    FOLDS_LOW = "folds/bits_per_byte_low"
+    FOLDS_HIGH = "folds/bits_per_byte_high"
+    TEST_BITS_PER_BYTE = "test/bits_per_byte"
+    TEST_LOW = "test/bits_per_byte_low"
+    TEST_HIGH = "test/bits_per_byte_high"
+    TEST_PERPLEXITY = "test/perplexity"  # per token
+    TEST_DOCUMENTS = "test/documents"
+    MODEL_PARAMETERS = "model/parameters"
+    GATE_DIFFERENCE = "gate/bits_per_byte_difference"  # challenger - champion; negative is better
+
+
+class Aliases(Section):
+    """What the registry calls the newest and the best version."""
+
+    challenger: str = Field(default="challenger", pattern=r"^[A-Za-z][\w-]*$")
+    champion: str = Field(default="champion", pattern=r"^[A-Za-z][\w-]*$")
+
+
+class TrackingSettings(Section):
+    """The content of `mlflow.yaml`, after flags and environment had their say."""
+
+    experiment: str = Field("shoestring", min_length=1)
+    registry_prefix: str = Field("shoestring-", description="Before the recipe's name in the model registry.")
+    tracking_uri: str = Field("", description="Empty: SQLite in the home folder.")
+    artifact_location: str = Field("", description="Empty: `mlartifacts/` in the home folder.")
+    aliases: Aliases = Aliases()
+    alpha: float = Field(0.05, gt=0, lt=0.5, description="How often the gate may promote a model no better.")
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        if value and "://" not in value:
+            raise ValueError(f"{value!r} is a folder; write sqlite:////absolute/path.db or http://...")
+        return value
+
+
+def settings(flags: Mapping[str, str | None] | None = None) -> TrackingSettings:
+    """Settings by precedence: `flags` (those that are not None), environment, `mlflow.yaml`, defaults.
+
+    The file is the working directory's or, without one there, the project's. Raises InputError where
+    it cannot be read, naming the nearest field for a misspelt one.
+    """
+    path = next((p for p in _settings_files() if p.is_file()), None)
+    values = _read(path) if path else {}
+    environment = {
+        "tracking_uri": os.environ.get("MLFLOW_TRACKING_URI"),
+        "experiment": os.environ.get("MLFLOW_EXPERIMENT_NAME"),
+    }
+    for layer in (environment, flags or {}):
+        values |= {name: value for name, value in layer.items() if value}
+    try:
+        return TrackingSettings.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{path or 'MLflow settings'}: {_explain(error)}") from None
+
+
+def _settings_files() -> list[Path]:
+    return [Path.cwd() / SETTINGS_FILE, Path(__file__).parents[1] / SETTINGS_FILE]
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {error}") from None
+    if not isinstance(values, dict | None):
+        raise InputError(f"{path} holds {type(values).__name__}; write lines of `name: value`")
+    return dict(values or {})
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = ".".join(map(str, first["loc"]))
+    if first["type"] != "extra_forbidden":
+        return f"{name}: {first['msg']}"
+    known = [*TrackingSettings.model_fields, *(f"aliases.{field}" for field in Aliases.model_fields)]
+    near = get_close_matches(name, known, n=1, cutoff=0.0)[0]
+    return f"there is no {name!r}; did you mean {near!r}?"
+
+
+def tracking_uri() -> str:
+    """Where runs are recorded; SQLite in the home folder unless something else was said."""
+    return settings().tracking_uri or f"sqlite:///{home() / 'mlflow.db'}"
+
+
+def artifact_location() -> str | None:
+    """Where the experiment's files go; None leaves it to a tracking server."""
+    given = settings().artifact_location
+    if given:
+        return given if "://" in given else Path(given).absolute().as_uri()
+    server = tracking_uri().startswith(("http://", "https://"))
+    return None if server else (home() / "mlartifacts").as_uri()
+
+
+def prepare() -> None:
+    """Makes database and experiment ahead of need, so that the first run waits for neither."""
+    experiment_id(client())
+
+
+def client() -> "MlflowClient":
+    """A client of the tracking store and the model registry in the settings.
+
+    MLflow's global address is left alone: setting it would write the environment, which outranks
+    `mlflow.yaml`.
+    """
+    import mlflow
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    uri = tracking_uri()
+    if uri.startswith("sqlite:////"):
+        database = Path(uri.removeprefix("sqlite:///"))
+        if not database.exists():
+            database.parent.mkdir(parents=True, exist_ok=True)
+            with sqlite3.connect(database) as connection:
+                connection.execute("pragma journal_mode=wal")  # readers of the page do not stop the writer
+            connection.close()
+    return mlflow.MlflowClient(tracking_uri=uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or uri)
+
+
+def experiment_id(client: "MlflowClient") -> str:
+    """The experiment's id; made on first use, by whichever process comes first."""
+    from mlflow.exceptions import MlflowException
+
+    name = settings().experiment
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=artifact_location()))
+        except MlflowException as error:
+            found = client.get_experiment_by_name(name)
+            if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+                raise
+    if found.lifecycle_stage == "deleted":
+        raise InputError(
+            f"MLflow experiment {name!r} was deleted; restore it with `mlflow experiments restore -x "
+            f"{found.experiment_id}` or name another in {SETTINGS_FILE}"
+        )
+    return str(found.experiment_id)
+
+
+def start_parent(run_id: str, name: str, tags: Mapping[str, str] | None = None) -> str:
+    """The MLflow run of a flow run, made if new and RUNNING again if it had ended."""
+    return _start({FLOW_RUN_TAG: run_id}, name, tags)
+
+
+def start_child(parent: str, name: str, tags: Mapping[str, str] | None = None) -> str:
+    """The run of this name nested under `parent` (a trial, a fold), made if new."""
+    return _start({PARENT_TAG: parent, RUN_NAME_TAG: name}, name, tags)
+
+
+def _start(identity: Mapping[str, str], name: str, tags: Mapping[str, str] | None) -> str:
+    """The run with all tags of `identity`, made if there is none; `tags` are set either way."""
+    tracker = client()
+    experiment = experiment_id(tracker)
+    query = " and ".join(f'tags.`{key}` = "{value}"' for key, value in identity.items())
+    found = tracker.search_runs([experiment], query, max_results=1)
+    if not found:
+        run = tracker.create_run(experiment, run_name=name, tags={**(tags or {}), **identity})
+        return str(run.info.run_id)
+    run_id = str(found[0].info.run_id)
+    for key, value in (tags or {}).items():
+        tracker.set_tag(run_id, key, value)
+    if found[0].info.status != "RUNNING":
+        tracker.update_run(run_id, status="RUNNING")
+    return run_id
+
+
+def end_run(run_id: str, status: str = "FINISHED") -> None:
+    """Ends an MLflow run as FINISHED, FAILED or KILLED."""
+    client().set_terminated(run_id, status)
+
+
+def end_all(run_id: str, status: str) -> None:
+    """Ends the MLflow run of a flow run, and what is still running below it."""
+    tracker = client()
+    experiment = experiment_id(tracker)
+    for parent in tracker.search_runs([experiment], f'tags.`{FLOW_RUN_TAG}` = "{run_id}"', max_results=1):
+        below = f'tags.`{PARENT_TAG}` = "{parent.info.run_id}" and attributes.status = "RUNNING"'
+        for run in [*tracker.search_runs([experiment], below), parent]:
+            tracker.set_terminated(run.info.run_id, status)

@@ -1,0 +1,155 @@
+"""The final run: data parallel over all workers, by Ray Train; survives the death of any worker."""
+
+import json
+import threading
+import time
+from typing import Any, ClassVar
+
+from prefect import task
+
+from tasks import tracking
+from tasks.artifacts import Tokens, Trained, content_key, once_a_run
+from tasks.cluster import CPUS_EACH, POLL_SECONDS, release_pools, start_ray
+from tasks.home import run_folder
+from tasks.plan import Plan
+from tasks.telemetry import MetricsWriter, Stage, Tail, stage
+from training.blueprint import Blueprint
+from training.budget import Wall
+from training.worker import GO, Assignment, Outcome, final_run
+
+FAILURES = 5  # deaths of workers that a final run survives
+CHECKPOINT_SECONDS = 15.0
+LOOKS = 10  # at the validation split
+
+
+class FinalRun:
+    """A Ray Train run that starts up early and waits for its go."""
+
+    _launched: ClassVar[dict[str, "FinalRun"]] = {}
+
+    def __init__(self, blueprint: Blueprint, plan: Plan, tokens: Tokens) -> None:
+        self.folder = run_folder(plan.clock.run_id) / "final"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / GO).unlink(missing_ok=True)
+        self.outcome: Outcome | None = None
+        self.problem: BaseException | None = None
+        self._assignment = Assignment(
+            folder=self.folder,
+            blueprint=blueprint,
+            shards=tokens.folder,
+            clock=Wall(plan.final_deadline),
+            looks=tuple((look + 1) / LOOKS for look in range(LOOKS)),
+            checkpoint_seconds=CHECKPOINT_SECONDS,
+            keep_model=True,
+            device="cuda" if plan.compute.on_gpu() else "cpu",
+        )
+        self._plan = plan
+        # An old name would resume the old run, see Ray Train's RunConfig; so name by content and attempt.
+        self._name = (
+            f"{plan.clock.run_id[:8]}-{content_key(blueprint.fingerprint(), tokens.key)}-{int(time.time())}"
+        )
+        self._thread = threading.Thread(target=self._fit, name="final-run", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def launch(cls, blueprint: Blueprint, plan: Plan, tokens: Tokens) -> "FinalRun":
+        """Starts the run's workers up, once; later calls return the same."""
+        if plan.clock.run_id not in cls._launched:
+            cls._launched[plan.clock.run_id] = cls(blueprint, plan, tokens)
+        return cls._launched[plan.clock.run_id]
+
+    def _fit(self) -> None:
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        gpu = self._assignment.device == "cuda"
+        try:
+            start_ray()
+            trainer = TorchTrainer(
+                final_run,
+                train_loop_config={"assignment": self._assignment},
+                scaling_config=ScalingConfig(
+                    num_workers=self._plan.workers,
+                    use_gpu=gpu,
+                    resources_per_worker={"CPU": CPUS_EACH} | ({"GPU": 0.5} if gpu else {}),
+                ),
+                torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+                run_config=RunConfig(
+                    name=self._name,
+                    storage_path=str(self.folder / "ray"),
+                    failure_config=FailureConfig(max_failures=FAILURES),
+                ),
+            )
+            self.outcome = trainer.fit().return_value
+        except BaseException as problem:  # handed to the waiting task, which raises it
+            self.problem = problem
+
+    def go(self, deadline: float) -> None:
+        """Lets the waiting workers train until `deadline` (Unix time)."""
+        draft = self.folder / f".{GO}"
+        draft.write_text(json.dumps({"deadline": deadline}))
+        draft.replace(self.folder / GO)
+
+    def watch(
+        self, shown: Stage, run: str | None, writer: MetricsWriter, began: float, deadline: float
+    ) -> Outcome:
+        """Waits for the end, and meanwhile shows the journal and sends it to MLflow."""
+        tail = Tail(self.folder / "journal.jsonl")
+        loss, score = "", ""
+        while True:
+            alive = self._thread.is_alive()
+            for event in tail.new_events():
+                if run is not None:
+                    writer.write(run, event)
+                if event["event"] == "step":
+                    loss = f"loss {event['loss']:.3f}"
+                else:
+                    score = f", {event['bits_per_byte']:.3f} bits per byte on validation text"
+            shown.move((time.time() - began) / max(1.0, deadline - began), loss + score)
+            if not alive:
+                break
+            time.sleep(POLL_SECONDS)
+        if self.problem is not None:
+            raise self.problem
+        if self.outcome is None:
+            raise RuntimeError(f"the final run ended without a result; see {self.folder / 'ray'}")
+        return self.outcome
+
+
+@task(
+    name=Trained.stage,
+    task_run_name="train the final model",
+    persist_result=True,
+    result_serializer="json",
+    cache_key_fn=once_a_run,
+)
+def train_final(blueprint: Blueprint, plan: Plan, tokens: Tokens) -> Trained:
+    """The model, trained with all workers on the whole train split until the plan's deadline."""
+    with stage(Trained.stage) as shown:
+        release_pools()
+        running = FinalRun.launch(blueprint, plan, tokens)
+        writer = MetricsWriter(tracking.client)
+        run: Any = tracking.start_parent(plan.clock.run_id, name=plan.clock.run_id[:8], tags={})
+        began = time.time()
+        running.go(plan.final_deadline)
+        outcome = running.watch(shown, run, writer, began, plan.final_deadline)
+        writer.close(seconds=5.0)
+        summary = outcome.summary
+        shown.result = (
+            f"{summary.tokens:,} tokens in {summary.steps:,} steps, {summary.parameters:,} parameters"
+        )
+        return Trained(
+            key=plan.key,
+            run_id=plan.clock.run_id,
+            model="final/model",
+            journal="final/journal.jsonl",
+            objective=blueprint.objective.kind,
+            parameters=summary.parameters,
+            steps=summary.steps,
+            tokens_trained=summary.tokens,
+            training_seconds=summary.training_seconds,
+            final_seconds=time.time() - began,
+            workers=plan.workers,
+            validation_bits_per_byte=summary.validation_bits_per_byte,
+            tokens=tokens,
+        )

@@ -1,0 +1,191 @@
+"""Registering and the gate: the better model wins, the rest stay, and no kill leaves a broken champion."""
+
+import math
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tasks import home, tracking
+from tasks.artifacts import Report, Trained
+from tasks.evaluate import evaluate
+from tasks.gate import Verdict, compare
+from tasks.generate import resolve_model
+from tasks.register import Promotion, flatten, register
+from tests import tiny_run
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(home.HOME_VARIABLE, str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+def finished(run_id: str, steps: int = 0, seed: int = 0) -> tuple[Trained, Report]:
+    trained = tiny_run.trained(run_id, steps, seed)
+    return trained, evaluate(trained, tiny_run.NO_FOLDS, trained.tokens.splits)
+
+
+def champion() -> str:
+    return str(tracking.client().get_model_version_by_alias("shoestring-python-code", "champion").version)
+
+
+def test_the_better_model_becomes_champion_and_the_worse_does_not() -> None:
+    first = register(*finished("run-1", steps=5), Promotion())
+    assert (first.version, first.aliases) == (1, ("challenger", "champion"))
+    assert "first" in first.verdict
+    worse = register(*finished("run-2", seed=1), Promotion())
+    assert (worse.version, worse.aliases, worse.champion_version_before) == (2, ("challenger",), 1)
+    assert "not better than version 1" in worse.verdict
+    assert champion() == "1"
+    better = register(*finished("run-3", steps=30), Promotion())
+    assert (better.version, better.aliases) == (3, ("challenger", "champion"))
+    assert champion() == "3"
+    tags = tracking.client().get_model_version("shoestring-python-code", "3").tags
+    verdict = Verdict.from_tags(tags)
+    assert verdict.difference is not None
+    assert verdict.difference < 0
+    assert verdict.champion_bits_per_byte is not None
+    assert verdict.challenger_bits_per_byte - verdict.champion_bits_per_byte == pytest.approx(
+        verdict.difference
+    )
+    assert better.verdict == verdict.sentence == tags["shoestring.gate"]
+
+
+def test_the_run_holds_all_evidence() -> None:
+    trained, report = finished("run-1", steps=5)
+    registered = register(trained, report, Promotion(name="my-words"))
+    client = tracking.client()
+    run = client.get_run(registered.mlflow_run_id)
+    assert run.data.tags["prefect.flow_run_id"] == "run-1"
+    assert run.data.params["learning.optimizer.rate"] == "0.04"
+    assert run.data.params["plan.trials"] == "2"
+    assert run.data.metrics["test/bits_per_byte"] == report.bits_per_byte
+    assert run.inputs.dataset_inputs[0].dataset.digest == trained.tokens.key
+    files = {
+        file.path
+        for folder in ("", "report", "final")
+        for file in client.list_artifacts(run.info.run_id, folder)
+    }
+    assert files >= {
+        "plan.json",
+        "blueprint.json",
+        "gate.json",
+        "final/journal.jsonl",
+        "report/learning_curve.png",
+    }
+    card = (resolve_model("my-words@champion") / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers")
+    for part in (
+        f"{report.bits_per_byte:.4f}",
+        "tiny words",
+        "champion, as the first",
+        report.samples[0][0],
+        "## Limits",
+    ):
+        assert part in card
+
+
+def test_the_registered_folder_is_one_whole_model(own_home: Path) -> None:
+    register(*finished("run-1"), Promotion())
+    model_id = (
+        tracking.client().get_model_version("shoestring-python-code", "1").tags["shoestring.logged_model"]
+    )
+    folder = Path(
+        mlflow.artifacts.download_artifacts(
+            artifact_uri=f"models:/{model_id}",
+            tracking_uri=tracking.tracking_uri(),
+            dst_path=str(own_home / "got"),
+        )
+    )
+    model = AutoModelForCausalLM.from_pretrained(folder / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    assert model.config.vocab_size == len(tokenizer)
+    unsafe = {".pkl", ".bin", ".pt", ".pth", ".py", ".joblib"}
+    assert not [path for path in folder.rglob("*") if path.suffix in unsafe]
+    info = mlflow.models.get_model_info(str(folder))
+    assert "code" not in info.flavors["transformers"] or info.flavors["transformers"]["code"] is None
+    assert info.signature is not None
+    assert info.model_id == model_id
+    requirements = (folder / "requirements.txt").read_text().split()
+    assert all("==" in line and "+" not in line for line in requirements)
+
+
+def test_a_champion_that_cannot_be_scored_stays_with_the_reason() -> None:
+    first = finished("run-1", steps=5)
+    register(*first, Promotion())
+    for weights in (home.home() / "mlartifacts").rglob("*.safetensors"):
+        weights.write_bytes(b"\x08" + bytes(20))
+    second = register(*finished("run-2", steps=30), Promotion())
+    assert second.aliases == ("challenger",)
+    assert "version 1, the champion, cannot be scored" in second.verdict
+    assert champion() == "1"
+
+
+def test_trying_again_adds_no_second_version() -> None:
+    register(*finished("run-0", steps=5), Promotion())
+    work = finished("run-1", steps=30)
+    once = register(*work, Promotion())
+    assert register(*work, Promotion()) == once
+    assert (once.version, once.champion_version_before) == (2, 1)
+    assert len(tracking.client().search_model_versions("name = 'shoestring-python-code'")) == 2
+
+
+def test_a_kill_at_any_call_leaves_a_good_champion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registering dies before each of its writes in turn; the champion loads every time, and a retry ends it."""
+    register(*finished("run-0", steps=5), Promotion())
+    work = finished("run-1", steps=30)
+    writes = [
+        "create_logged_model", "log_model_artifacts", "finalize_logged_model", "create_model_version",
+        "set_model_version_tag", "log_dict", "set_registered_model_alias",
+    ]  # fmt: skip
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for write in writes:
+        with monkeypatch.context() as patch:
+            patch.setattr(mlflow.MlflowClient, write, killed)
+            with pytest.raises(KeyboardInterrupt):
+                register(*work, Promotion())
+        assert champion() == "1"
+    ended = register(*work, Promotion())
+    assert (ended.version, champion()) == (2, "2")
+    assert resolve_model(None).exists()
+
+
+def test_names_are_held_to_a_pattern_and_alpha_to_its_meaning() -> None:
+    for wrong in ({"name": "../x"}, {"name": "A B"}, {"alpha": 0.0}, {"alpha": 0.6}):
+        with pytest.raises(ValueError, match="1 validation error"):
+            Promotion.model_validate(wrong)
+
+
+def test_no_difference_is_rarely_a_promotion() -> None:
+    dice = np.random.default_rng(0)
+    sizes = np.full(50, 1000)
+    promoted = sum(
+        compare(500 + dice.normal(0, 50, 50), 500 + dice.normal(0, 50, 50), sizes, 1, 0.05).promoted
+        for _ in range(200)
+    )
+    assert promoted <= 20  # 10 expected at alpha 0.05
+
+
+def test_few_documents_promote_nothing() -> None:
+    better, worse, sizes = np.full(4, 100.0), np.full(4, 200.0), np.full(4, 100)
+    verdict = compare(better, worse, sizes, 1, 0.05)
+    assert not verdict.promoted
+    assert "too few documents" in verdict.reason
+    assert compare(np.full(5, 100.0), np.full(5, 200.0), np.full(5, 100), 1, 0.05).promoted
+    assert verdict.difference == pytest.approx(-1 / math.log(2))
+
+
+def test_flatten_names_fields_by_dots() -> None:
+    assert flatten({"a": {"b": 1, "c": [1, 2]}, "d": None, "e": "x"}) == {
+        "a.b": "1",
+        "a.c": "[1, 2]",
+        "d": "null",
+        "e": "x",
+    }

@@ -1,0 +1,152 @@
+"""A document's side is its own hash: it never moves, and near-duplicates do not leak across."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.artifacts import InputError
+from tasks.clean import Cleaning, clean, clean_corpus
+from tasks.source import Document, Files
+from tasks.split import (
+    NO_FOLD,
+    NO_SIDE,
+    TEST,
+    TRAIN,
+    Sides,
+    Validation,
+    assign,
+    cluster_of,
+    split,
+    split_corpus,
+)
+
+
+def hashes(numbers: range) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+    digests = (hashlib.sha256(b"%d" % number).digest()[:8] for number in numbers)
+    return np.array([int.from_bytes(digest) for digest in digests], np.uint64)
+
+
+def assigned(numbers: range, validation: Validation) -> Sides:
+    ids = hashes(numbers)
+    return assign(ids, ids[::-1].copy(), validation)
+
+
+@given(
+    documents=st.integers(400, 900),
+    added=st.integers(1, 900),
+    test_share=st.floats(0.05, 0.3),
+    folds=st.sampled_from([0, 2, 3, 10]),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_side_and_a_fold_never_move_when_documents_are_added(
+    documents: int, added: int, test_share: float, folds: int
+) -> None:
+    validation = Validation(test_share=test_share, folds=folds)  # type: ignore[arg-type]
+    ids = hashes(range(documents + added))
+    before = assign(ids[:documents], ids[:documents] ^ np.uint64(77), validation)
+    after = assign(ids, ids ^ np.uint64(77), validation)
+    assert np.array_equal(before.sides, after.sides[:documents])
+    assert np.array_equal(before.folds, after.folds[:documents])
+
+
+def test_shares_are_what_was_asked_for_and_folds_are_even() -> None:
+    ids = hashes(range(20_000))
+    found = assign(ids, ids, Validation(test_share=0.1, validation_share=0.05, folds=4))
+    shares = np.bincount(found.sides, minlength=4) / len(ids)
+    assert shares[:3] == pytest.approx([0.85, 0.05, 0.1], abs=0.01)
+    trained = found.folds[found.sides == TRAIN]
+    assert np.bincount(trained) / len(trained) == pytest.approx([0.25] * 4, abs=0.02)
+    assert set(found.folds[found.sides != TRAIN]) == {NO_FOLD}
+
+
+@pytest.mark.parametrize(
+    ("text", "other", "near"),
+    [
+        ("Chapter 12: The  End\n", "chapter 13: the end", True),
+        ("def f():\n    return 1\n", "def f():\n\treturn 2\n", True),
+        ("The cat sat.", "The dog sat.", False),
+        ("1, 2, 3, 4", "5, 6, 7, 8", False),
+        ("2024", "2025", False),
+    ],
+)
+def test_texts_that_differ_in_case_blanks_and_numbers_are_near(text: str, other: str, near: bool) -> None:
+    assert (cluster_of(text) == cluster_of(other)) is near
+
+
+def test_near_duplicates_of_what_is_judged_on_leave_train_and_are_counted(tmp_path: Path) -> None:
+    texts = [f"Copy {number} of the same letter." for number in range(60)]
+    texts += [f"A letter about {'x' * number} and nothing else." for number in range(300)]
+    data = tmp_path / "letters.jsonl"
+    clean(
+        [Document("letters", n, "g", None, text) for n, text in enumerate(texts)],
+        Cleaning(filters=()),
+        tmp_path,
+    )
+    found, sizes = split(tmp_path / "documents.parquet", Validation(), tmp_path)
+    copies = found.sides[:60]
+    assert TEST in copies and NO_SIDE in copies and TRAIN not in copies
+    trained = set(found.clusters[found.sides == TRAIN].tolist())
+    judged = set(found.clusters[(found.sides != TRAIN) & (found.sides != NO_SIDE)].tolist())
+    assert not trained & judged
+    assert sizes.sum() == sum(len(text) for text in texts)
+    rows = pq.read_table(tmp_path / "assignment.parquet").to_pylist()
+    corpus = pq.read_table(tmp_path / "documents.parquet", columns=["id"]).to_pylist()
+    assert [row["id"] for row in rows] == [row["id"] for row in corpus]
+    assert [row["split"] for row in rows].count(None) == np.sum(found.sides == NO_SIDE)
+    assert not data.exists()
+
+
+def test_a_cluster_is_never_divided_among_folds() -> None:
+    ids, clusters = hashes(range(3000)), hashes(range(300)).repeat(10)
+    found = assign(ids, clusters, Validation(test_share=0.02, validation_share=0.02))
+    for cluster in np.unique(clusters[found.sides == TRAIN]):
+        assert len(set(found.folds[(clusters == cluster) & (found.sides == TRAIN)])) == 1
+
+
+@pytest.mark.parametrize("documents", range(1, 12))
+def test_a_tiny_corpus_has_every_side_or_is_refused_with_a_number(documents: int) -> None:
+    try:
+        found = assigned(range(documents), Validation(folds=2))
+    except InputError as refusal:
+        assert "add about" in str(refusal)
+    else:
+        assert {0, 1, 2} <= set(found.sides.tolist()) and {0, 1} <= set(found.folds.tolist())
+
+
+@pytest.mark.parametrize("first", range(0, 200, 10))
+def test_the_share_that_a_refusal_names_helps(first: int) -> None:
+    validation = Validation(folds=0)
+    for _ in range(3):
+        try:
+            assigned(range(first, first + 10), validation)
+            return
+        except InputError as refusal:
+            if "the train split" in str(refusal):
+                return
+            field, _, share = str(refusal).split("set validation.")[1].split(",")[0].partition(" to ")
+            if float(share) > 0.4:
+                return
+            validation = Validation.model_validate(validation.model_dump() | {field: float(share)})
+    pytest.fail("three raised shares were not enough for two sides")
+
+
+def test_one_long_file_is_refused_with_the_way_out_and_that_way_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOESTRING_HOME", str(tmp_path / "home"))
+    book = tmp_path / "book.txt"
+    book.write_text("\n\n".join(f"Paragraph {'very ' * (n % 50)}long, number {n}." * 3 for n in range(2000)))
+    whole = clean_corpus.fn(Files(paths=(str(book),)), Cleaning(filters=()))
+    with pytest.raises(InputError, match=r"source\.cut_bytes"):
+        split_corpus.fn(whole, Validation())
+    cut = clean_corpus.fn(Files(paths=(str(book),), cut_bytes=1000), Cleaning(filters=()))
+    splits = split_corpus.fn(cut, Validation())
+    assert min(splits.documents.values()) > 0
+    assert sum(splits.documents.values()) + splits.near_duplicates == cut.documents
+    assert sum(splits.bytes.values()) <= cut.bytes
+    assert splits.rows()[-1]["documents"] == splits.near_duplicates

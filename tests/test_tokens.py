@@ -1,0 +1,172 @@
+"""Tokenizers lose nothing, shards hold what `training.data` reads, and a second run reads the store."""
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import get_args
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from tasks import tokens as module
+from tasks.artifacts import InputError, Splits, Tokens, stored
+from tasks.clean import Cleaning, clean_corpus
+from tasks.source import Files
+from tasks.split import Validation, split_corpus
+from tasks.tokens import START, BytePairs, Bytes, Packer, Tokenizer, tokenize_corpus, tokens_key
+from training.config import Choice
+from training.data import BYTES, FOLD, LENGTH, Shards, Slice, Split, Stream
+
+CLOCK = SimpleNamespace(budget_seconds=60.0)
+FAMILY = get_args(get_args(Tokenizer)[0])
+PLACES = ["Ghent", "Łódź", "東京", "Reykjavík", "Bamako 🌍"]
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory: pytest.TempPathFactory) -> Splits:
+    folder = tmp_path_factory.mktemp("tokens")
+    weather = "it's   raining\t{} times <|endoftext|>\n"
+    rows = [
+        {"text": f"{'a' * (n % 97)} Letter {n} from {PLACES[n % 5]}:\n\n    {weather.format(n * n)}" * 4}
+        for n in range(600)
+    ]
+    (folder / "letters.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SHOESTRING_HOME", str(folder / "home"))
+        corpus = clean_corpus.fn(Files(paths=(str(folder / "letters.jsonl"),)), Cleaning(filters=()))
+        return split_corpus.fn(corpus, Validation(test_share=0.2, validation_share=0.1))
+
+
+@pytest.fixture(autouse=True)
+def home(splits: Splits, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = next(tmp_path_factory.getbasetemp().glob("tokens*/home"))
+    monkeypatch.setenv("SHOESTRING_HOME", str(folder))
+
+
+@pytest.fixture(scope="module")
+def tokens(splits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Tokens:
+    folder = next(tmp_path_factory.getbasetemp().glob("tokens*/home"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SHOESTRING_HOME", str(folder))
+        patch.setattr(module, "BATCH_BYTES", 5000)
+        return tokenize_corpus.fn(splits, BytePairs(vocabulary=400), CLOCK)
+
+
+def texts_of(splits: Splits, side: str) -> list[str]:
+    rows = pq.read_table(splits.corpus.folder / "documents.parquet")["text"].to_pylist()
+    sides = pq.read_table(splits.folder / "assignment.parquet")["split"].to_pylist()
+    return [text for text, at in zip(rows, sides, strict=True) if at == side]
+
+
+def test_shards_give_back_every_document_of_every_split(tokens: Tokens, splits: Splits) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tokens.folder / "tokenizer")
+    shards = Shards(tokens.folder)
+    side: Split
+    for side in get_args(Split):
+        documents, sizes = Slice(shards, side).texts()
+        texts = texts_of(splits, side)
+        assert [tokenizer.decode(ids[1:]) for ids in documents] == texts
+        assert {int(ids[0]) for ids in documents} == {shards.start_token}
+        assert [len(text.encode()) for text in texts] == sizes.tolist()
+        assert len(documents) == splits.documents[side] > 0
+        assert tokens.tokens[side] == len(shards.ids(side)) == sum(map(len, documents))
+        assert splits.bytes[side] == shards.documents(side)[:, BYTES].sum()
+
+
+def test_a_text_that_spells_the_start_token_does_not_start_a_document(tokens: Tokens) -> None:
+    shards = Shards(tokens.folder)
+    assert np.sum(shards.ids("train") == shards.start_token) == len(shards.documents("train"))
+
+
+def test_the_table_of_documents_matches_the_shards(tokens: Tokens, splits: Splits) -> None:
+    rows = pq.read_table(tokens.folder / "documents.parquet").to_pylist()
+    assert len(rows) == splits.corpus.documents
+    assert "text" not in rows[0]
+    for side, index in ((s, Shards(tokens.folder).documents(s)) for s in get_args(Split)):
+        listed = [(r["offset"], r["tokens"], r["bytes"], r["fold"]) for r in rows if r["split"] == side]
+        assert listed == [tuple(row) for row in index.tolist()]
+    assert [r["tokens"] for r in rows if r["split"] is None] == [None] * splits.near_duplicates
+
+
+def test_folds_cover_train_and_streams_read_it(tokens: Tokens, splits: Splits) -> None:
+    shards = Shards(tokens.folder)
+    folds = shards.documents("train")[:, FOLD]
+    assert set(folds.tolist()) == set(range(splits.folds))
+    held_in = sum(Slice(shards, "train", only_fold=fold).tokens() for fold in range(splits.folds))
+    assert held_in == tokens.tokens["train"] == shards.documents("train")[:, LENGTH].sum()
+    inputs, targets = Stream(Slice(shards), seed=0).batch(0, rows=2, context=16)
+    assert inputs.shape == targets.shape == (2, 16) and int(inputs.max()) < tokens.vocabulary
+
+
+@given(text=st.text(st.characters(codec="utf-8")))
+@settings(max_examples=150, deadline=None)
+def test_any_text_survives_the_saved_tokenizer(tokens: Tokens, text: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tokens.folder / "tokenizer")
+    ids = tokenizer(text, split_special_tokens=True).input_ids
+    assert ids[0] == tokenizer.bos_token_id == tokenizer.eos_token_id == 0
+    assert tokenizer.decode(ids[1:]) == text
+
+
+@pytest.mark.parametrize("member", FAMILY)
+def test_a_tokenizer_of_the_family_is_lossless_and_within_its_size(member: type[BytePairs]) -> None:
+    size = member().size(1_000_000, 60)
+    backend = member().learn(["some text, some more text"], size)
+    assert backend.get_vocab_size() <= size
+    assert backend.token_to_id(START) == 0
+    text = "  naïve 東京 🌍\r\n\t"
+    assert backend.decode(backend.encode(text).ids[1:]) == text
+    assert issubclass(member, Choice)
+
+
+def test_bytes_are_a_token_each() -> None:
+    backend = Bytes().learn([], Bytes().size(0, 0))
+    assert backend.get_vocab_size() == 257
+    assert len(backend.encode("東京 🌍").ids) == 1 + len("東京 🌍".encode())
+
+
+def test_learning_twice_gives_the_same_tokenizer(splits: Splits) -> None:
+    texts = texts_of(splits, "train")
+    assert BytePairs().learn(texts, 500).to_str() == BytePairs().learn(texts, 500).to_str()
+
+
+def test_only_train_is_learnt_from(splits: Splits) -> None:
+    texts = module.Texts(splits.corpus.folder / "documents.parquet", splits.folder / "assignment.parquet")
+    assert list(texts.sample(1.0)) == texts_of(splits, "train")
+    assert 0 < len(list(texts.sample(0.3))) < 0.5 * splits.documents["train"]
+
+
+@pytest.mark.parametrize(("vocabulary", "dtype"), [(65_536, "uint16"), (65_537, "uint32")])
+def test_ids_take_the_smallest_type_that_holds_them(tmp_path: Path, vocabulary: int, dtype: str) -> None:
+    with ExitStack() as files:
+        packer = Packer(tmp_path, vocabulary, files)
+        packer.add("train", [0, vocabulary - 1], size_bytes=1, fold=0)
+        packer.finish()
+    shards = Shards(tmp_path)
+    assert shards.ids("train").dtype.name == dtype
+    assert shards.ids("train").tolist() == [0, vocabulary - 1]
+    assert len(shards.ids("test")) == len(shards.documents("test")) == 0
+
+
+def test_the_key_follows_the_vocabulary_and_not_the_clock(splits: Splits) -> None:
+    def clock(seconds: float) -> SimpleNamespace:
+        return SimpleNamespace(budget_seconds=seconds)
+
+    fixed = BytePairs(vocabulary=400)
+    assert tokens_key(splits, fixed, clock(60)) == tokens_key(splits, fixed, clock(6000))
+    assert tokens_key(splits, fixed, CLOCK) != tokens_key(splits, BytePairs(vocabulary=401), CLOCK)
+    assert tokens_key(splits, BytePairs(), clock(300)) == tokens_key(splits, BytePairs(), clock(301))
+
+
+def test_too_little_text_is_refused_with_how_much_is_needed(
+    splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MINIMUM_TRAIN_TOKENS", 10_000_000)
+    tokenizer = BytePairs(vocabulary=300)
+    with pytest.raises(InputError, match=r"at least 10,000,000.* Give about [\d,]+ kB"):
+        tokenize_corpus.fn(splits, tokenizer, CLOCK)
+    assert not stored(Tokens.kind, tokens_key(splits, tokenizer, CLOCK))

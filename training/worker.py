@@ -1,0 +1,140 @@
+"""What runs on a bare worker: one training, described by an assignment, in an actor or under Ray Train."""
+
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers.utils import logging as transformers_logging
+
+from training.blueprint import Blueprint
+from training.budget import TokenCount, Wall
+from training.context import Context
+from training.data import LENGTH, Shards, Slice
+from training.loop import Summary, Watch, train
+from training.metrics import score_documents
+from training.model import autocast
+
+GO = "go.json"  # in the final run's folder: {"deadline": Unix time}
+STOP = "stop"  # in a training's folder: end early
+PATIENCE_SECONDS = 600.0  # a started final run waits this long for its go
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One training: what to learn, from which data, until when, and where to write it down."""
+
+    folder: Path
+    blueprint: Blueprint
+    shards: Path
+    clock: Wall | TokenCount
+    without_fold: int | None = None
+    looks: tuple[float, ...] = (1.0,)
+    watched_tokens: int = 16_384
+    held_out_tokens: int = 0  # of the fold left out, scored afterwards document by document
+    checkpoint_seconds: float | None = None
+    keep_model: bool = False
+    device: str = "cpu"
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of an assignment; `nats` and `bytes` are those of the fold left out."""
+
+    summary: Summary
+    nats: float = 0.0
+    bytes: float = 0.0
+    documents: int = 0
+
+
+def carry_out(assignment: Assignment, rank: int = 0, world_size: int = 1) -> Outcome:
+    """Trains as assigned; a file `stop` in the folder ends it early."""
+    transformers_logging.set_verbosity_error()
+    torch.set_num_threads(assignment.threads)
+    shards = Shards(assignment.shards)
+    stop = assignment.folder / STOP
+    context = Context(
+        folder=assignment.folder,
+        rank=rank,
+        world_size=world_size,
+        device=torch.device(assignment.device),
+        checkpoint_seconds=assignment.checkpoint_seconds,
+        stop_asked=stop.exists,
+    )
+    watch = (
+        Watch(Slice(shards, "validation"), assignment.watched_tokens, assignment.looks)
+        if assignment.looks
+        else None
+    )
+    data = Slice(shards, "train", without_fold=assignment.without_fold)
+    summary, model = train(assignment.blueprint, data, assignment.clock, context, watch)
+    if assignment.keep_model and rank == 0:
+        keep_model(model, assignment.shards, assignment.folder / "model")
+    if assignment.without_fold is None or not assignment.held_out_tokens or summary.stopped:
+        return Outcome(summary)
+    held_out = Slice(shards, "train", only_fold=assignment.without_fold)
+    documents, sizes = held_out.texts()
+    chosen = sample_documents(held_out.documents()[:, LENGTH], assignment.held_out_tokens)
+    length = assignment.blueprint.learning.context or 0
+    precision = autocast(context.device, assignment.blueprint.learning.precision)
+    nats = score_documents(model, [documents[number] for number in chosen], length, precision)
+    return Outcome(summary, float(nats.sum()), float(sizes[chosen].sum()), len(chosen))
+
+
+def sample_documents(lengths: np.ndarray, tokens: int) -> list[int]:
+    """A fixed random choice of whole documents, of about `tokens` tokens in all, at least one."""
+    order = np.random.default_rng(0).permutation(len(lengths))
+    within = np.cumsum(lengths[order]) <= tokens
+    within[0] = True
+    return sorted(order[within].tolist())
+
+
+def keep_model(model: torch.nn.Module, shards: Path, folder: Path) -> None:
+    """Writes the Hugging Face folder, weights and tokenizer, so that it is there whole or not at all."""
+    draft = folder.with_name(f".{folder.name}-{os.getpid()}")
+    shutil.rmtree(draft, ignore_errors=True)
+    model.save_pretrained(draft)  # type: ignore[operator]
+    shutil.copytree(shards / "tokenizer", draft, dirs_exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.rename(folder)
+
+
+def wait_for(path: Path, seconds: float) -> float:
+    """The deadline that somebody writes to `path`; raises TimeoutError where nobody does."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if path.exists():
+            return float(json.loads(path.read_text())["deadline"])
+        time.sleep(0.02)
+    raise TimeoutError(f"nobody wrote {path} within {seconds:.0f} s")
+
+
+class Trainee:
+    """A warm worker: lives through many assignments."""
+
+    def carry_out(self, assignment: Assignment) -> Outcome:
+        """One assignment, alone."""
+        return carry_out(assignment)
+
+    def ready(self) -> int:
+        """The process id, once everything is imported."""
+        return os.getpid()
+
+
+def final_run(launch: dict[str, Assignment]) -> Outcome:
+    """One rank of the final run: starts up, waits for the go, and trains until the deadline in it.
+
+    Runs under Ray Train, whose process group the ranks share. A restarted rank finds the go where
+    it lay, and the newest checkpoint.
+    """
+    from ray import train as ray_train  # the only door to Ray below tasks/
+
+    assignment, ranks = launch["assignment"], ray_train.get_context()
+    deadline = wait_for(assignment.folder / GO, PATIENCE_SECONDS)
+    assignment = replace(assignment, clock=Wall(deadline))
+    return carry_out(assignment, ranks.get_world_rank(), ranks.get_world_size())
