@@ -44,8 +44,8 @@ def write_card(trained: Trained, report: Report, verdict: Verdict, name: str) ->
         "Bits per byte, folds": _folds(report),
         "Parameters": f"{trained.parameters:,}",
         "Trained on": f"{trained.tokens_trained:,} tokens in {trained.steps:,} steps",
-        "Final run": f"{trained.final_seconds:.0f} s on {trained.workers} workers; "
-        f"{trained.training_seconds:.0f} s inside optimizer steps, search and folds included",
+        "Final run": f"{trained.final_seconds:.0f} s on {trained.workers} worker"
+        + "s" * (trained.workers != 1),
     }
     table = "\n".join(["| figure | value |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items())])
     sides = tokens.splits.documents

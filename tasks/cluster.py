@@ -238,4 +238,3 @@ def release_pools() -> None:
     while _pools:
         _, one = _pools.popitem()
         one.release()
-

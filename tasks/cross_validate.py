@@ -22,7 +22,7 @@ from training.metrics import bits_per_byte
 from training.worker import Assignment
 
 CONFIDENCE = 0.9
-HELD_OUT_TOKENS = 60_000  # scored in each fold, whole documents
+HELD_OUT_TOKENS = 60_000  # scored in each fold, the first tokens of every document
 SCORING_SHARE = 0.25  # of a fold's time, kept for scoring
 
 
@@ -107,7 +107,9 @@ def cross_validate(blueprint: Blueprint, plan: Plan, tokens: Tokens, validation:
             deadline = end_of_round - SCORING_SHARE * plan.fold_seconds
             return fold, train_fold(plan, tokens, fold, blueprint, deadline)
 
-        for fold, score in side_by_side([partial(one, fold) for fold in range(validation.folds)], workers.size):
+        for fold, score in side_by_side(
+            [partial(one, fold) for fold in range(validation.folds)], workers.size
+        ):
             scores[fold] = score
             shown.move(len(scores) / validation.folds, f"fold {fold}: {score:.3f} bits per byte")
             if validation.folds - len(scores) < workers.size:

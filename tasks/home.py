@@ -14,6 +14,7 @@ DEFAULTS = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 1.5 GB of workers that nothing here uses
     "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads cost 65 % when the machine is busy
     "PREFECT_LOGGING_EXTRA_LOGGERS": "shoestring",

@@ -52,7 +52,9 @@ def read_request(
     return sections
 
 
-def execute(load_flow: "Callable[[], Flow[..., Any]]", request: dict[str, Any] | None, resume: str | None) -> str:
+def execute(
+    load_flow: "Callable[[], Flow[..., Any]]", request: dict[str, Any] | None, resume: str | None
+) -> str:
     """Runs the flow here, drawn on the terminal; the flow run's id.
 
     Raises InputError for what the user can mend, KeyboardInterrupt when told to stop, and whatever
@@ -84,7 +86,10 @@ def execute(load_flow: "Callable[[], Flow[..., Any]]", request: dict[str, Any] |
             return str(run.id)
         except KeyboardInterrupt:
             _mark_cancelled(run.id)
-            print(f"\nstopped; `shoestring run --resume {str(run.id)[:8]}` goes on with this run", file=sys.stderr)
+            print(
+                f"\nstopped; `shoestring run --resume {str(run.id)[:8]}` goes on with this run",
+                file=sys.stderr,
+            )
             sys.exit(130)
         finally:
             stop_ray()
@@ -196,7 +201,9 @@ def print_plan(run_id: str, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("what", "value", "reason", title=f"What {plan['clock']['budget_seconds']:.0f} s would buy here")
+    table = Table(
+        "what", "value", "reason", title=f"What {plan['clock']['budget_seconds']:.0f} s would buy here"
+    )
     for choice in plan["choices"]:
         table.add_row(choice["what"], choice["value"], choice["reason"])
     Console().print(table)
@@ -209,12 +216,13 @@ def tell(found: dict[str, Any], as_json: bool) -> None:
         return
     low, high = found["interval"]
     share = found["training_seconds"] / found["budget_seconds"]
+    aliases = " and ".join(found["aliases"])
     lines = [
         "",
-        f"{found['model_name']} version {found['model_version']} is {' and '.join(found['aliases'])}: {found['verdict']}",
+        f"{found['model_name']} version {found['model_version']} is {aliases}: {found['verdict']}",
         f"  test      {found['value']:.4f} bits per byte (95 % over documents: {low:.4f} to {high:.4f})",
         f"  model     {found['parameters']:,} parameters, {found['tokens_trained']:,} tokens trained",
-        f"  time      {found['elapsed_seconds']:.0f} s of {found['budget_seconds']:.0f} s, {share:.0%} of the budget in optimizer steps",
+        f"  time      {found['elapsed_seconds']:.0f} s of {found['budget_seconds']:.0f} s, {share:.0%} in optimizer steps",
         f"  evidence  {found['run_folder']}/report",
         "",
         "Next: shoestring generate 'def fibonacci('   to see it write",

@@ -1,7 +1,7 @@
 """The clock, the calibration, the plan: what the budget buys on this machine."""
 
-import json
 import itertools
+import json
 import math
 import os
 import threading
@@ -263,7 +263,8 @@ def decide(
     roughly = divide(clock.left(), fixed + 2 * most, workers, folds, search_share)["final"]
     depth = asked or best_depth(rates, workers, roughly, tokens.tokens["train"])
     rate = workers / seconds_per_token(rates, depth)
-    evaluation = min(most, tokens.tokens["test"] * WINDOWS_OVERLAP * FORWARD_SHARE / rate)
+    scoring = tokens.tokens["test"] * WINDOWS_OVERLAP * FORWARD_SHARE / rate
+    evaluation = min(most, 1.3 * scoring)
     reserve = fixed + 2 * evaluation  # the champion is scored again, too
     times = divide(clock.left(), reserve, workers, folds, search_share)
     if clock.left() - reserve < RAY_TRAIN_SECONDS + 2:
@@ -368,7 +369,8 @@ def plan_budget(
         rates = calibrate(base, tokens, workers, folder, shown)
         plan = decide(clock, tokens, base, compute, workers.size, rates, search_share)
         shown.result = (
-            f"depth {plan.blueprint.model.depth}, about {plan.tokens_per_second:,.0f} tokens/s; search {plan.search_seconds:.0f} s, "
-            f"folds {plan.folds_seconds:.0f} s, final run {plan.final_seconds:.0f} s, judging {plan.reserve_seconds:.0f} s"
+            f"depth {plan.blueprint.model.depth}, about {plan.tokens_per_second:,.0f} tokens/s; "
+            f"search {plan.search_seconds:.0f} s, folds {plan.folds_seconds:.0f} s, "
+            f"final run {plan.final_seconds:.0f} s, judging {plan.reserve_seconds:.0f} s"
         )
         return plan

@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from tasks.artifacts import InputError
 LOOPBACK = "127.0.0.1"
 ROOT = Path(__file__).parents[1]  # where the code is
 STOP_SECONDS = 10.0
+POLL_SECONDS = 0.05
+STARTED_VARIABLE = "SHOESTRING_STARTED"  # when this command began; a worker's trainings count for themselves
 ERROR = re.compile(r"[\w.]*(Error|Exception): ")  # the line that ends a traceback
 
 
@@ -45,16 +48,14 @@ class Process:
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Asks it to end, and ends it where it has not after `seconds`."""
-        if not self.alive():
-            return
-        with suppress(psutil.NoSuchProcess):
-            process = psutil.Process(self.pid)
-            process.terminate()
-            try:
-                process.wait(seconds)
-            except psutil.TimeoutExpired:
-                process.kill()
-                process.wait(seconds)
+        for ask in (psutil.Process.terminate, psutil.Process.kill):
+            if not self.alive():
+                return
+            with suppress(psutil.NoSuchProcess):
+                ask(psutil.Process(self.pid))
+            deadline = time.monotonic() + seconds
+            while self.alive() and time.monotonic() < deadline:
+                time.sleep(POLL_SECONDS)
 
 
 def spawn(command: list[str], name: str, settings: dict[str, str], files: tuple[int, ...] = ()) -> Process:
@@ -65,10 +66,11 @@ def spawn(command: list[str], name: str, settings: dict[str, str], files: tuple[
     path = log_file(name)
     if path.exists():
         path.replace(path.with_suffix(".previous.log"))
+    inherited = {key: value for key, value in os.environ.items() if key != STARTED_VARIABLE}
     with path.open("wb") as log:
         child = subprocess.Popen(
             command,
-            env={**os.environ, **settings},
+            env=inherited | settings,
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=log,

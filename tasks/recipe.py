@@ -54,7 +54,9 @@ def load_recipe(name: str, settings: Iterable[str] = ()) -> dict[str, Any]:
     for setting in settings:
         dotted, equals, text = setting.partition("=")
         if not equals:
-            raise InputError(f"--set {setting!r} sets nothing: write section.field=value, such as model.depth=4")
+            raise InputError(
+                f"--set {setting!r} sets nothing: write section.field=value, such as model.depth=4"
+            )
         *parents, last = dotted.strip().split(".")
         place = sections
         for step in parents:
@@ -102,7 +104,7 @@ def _fill(value: Any, default: Any) -> Any:
     if not isinstance(value, dict) or not isinstance(default, BaseModel):
         return value
     known = type(default).model_fields
-    kind = {"kind": getattr(default, "kind")} if "kind" in known and "kind" not in value else {}
+    kind = {"kind": default.kind} if "kind" in known and "kind" not in value else {}
     inner = {name: _fill(entry, getattr(default, name, None)) for name, entry in value.items()}
     return {**kind, **inner}
 

@@ -78,6 +78,7 @@ def register(trained: Trained, report: Report, promotion: Promotion) -> Register
     client.set_registered_model_alias(name, settings.aliases.challenger, mine.version)
     if verdict.promoted:
         client.set_registered_model_alias(name, settings.aliases.champion, mine.version)
+    tracking.end_run(run)
     return Registered(
         key=content_key("registered", trained.key, report.key, promotion),
         model_name=name,

@@ -55,5 +55,7 @@ class StageLines:
     def end(self, stage: str, result: str, seconds: float) -> None:
         if stage in self._bars:
             self._progress.remove_task(self._bars.pop(stage))
-        self._console.print(f"[green]✓[/green] [bold]{stage}[/bold]  {result}  [dim]{seconds:.1f} s[/dim]", soft_wrap=True)
+        self._console.print(
+            f"[green]✓[/green] [bold]{stage}[/bold]  {result}  [dim]{seconds:.1f} s[/dim]", soft_wrap=True
+        )
         sys.stderr.flush()

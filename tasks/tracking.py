@@ -138,8 +138,9 @@ def artifact_location() -> str | None:
 
 
 def prepare() -> None:
-    """Makes database and experiment ahead of need, so that the first run waits for neither."""
+    """Makes database and experiment and imports what registering needs, on a thread that nobody waits for."""
     experiment_id(client())
+    import mlflow.transformers  # noqa: F401
 
 
 def client() -> "MlflowClient":

@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,19 @@ def _session_server() -> Iterator[str]:
         os.environ.pop("PREFECT_API_URL", None)
         yield url
         os.environ["PREFECT_API_URL"] = url
+
+
+@pytest.fixture(scope="session")
+def prefect_database(_session_server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the session's Prefect database as it is now, to copy into a `PREFECT_HOME`."""
+    folder = tmp_path_factory.mktemp("database")
+    with (
+        closing(sqlite3.connect(SESSION_HOME / "prefect" / "prefect.db")) as live,
+        closing(sqlite3.connect(folder / "prefect.db")) as copy,
+    ):
+        live.backup(copy)
+    shutil.copy(SESSION_HOME / "prefect" / "memo_store.toml", folder)
+    return folder
 
 
 @pytest.fixture

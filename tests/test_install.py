@@ -4,7 +4,6 @@ import importlib.metadata
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -71,8 +70,3 @@ def test_importing_the_command_line_is_quick_and_pulls_in_no_framework() -> None
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
-
-
-def test_the_makefile_names_no_registry() -> None:
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
-        assert not re.search(r"https?://|--index-url|--find-links", Path(ROOT / name).read_text()), name

@@ -1,6 +1,7 @@
 """Registering and the gate: the better model wins, the rest stay, and no kill leaves a broken champion."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -16,35 +17,57 @@ from tasks.generate import resolve_model
 from tasks.register import Promotion, flatten, register
 from tests import tiny_run
 
-
-@pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(home.HOME_VARIABLE, str(tmp_path))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return tmp_path
+Work = tuple[Trained, Report]
 
 
-def finished(run_id: str, steps: int = 0, seed: int = 0) -> tuple[Trained, Report]:
+@pytest.fixture(autouse=True, scope="module")
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One home for all; every test registers under a name of its own."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(home.HOME_VARIABLE, str(folder))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield folder
+
+
+def finished(run_id: str, steps: int, seed: int = 0) -> Work:
     trained = tiny_run.trained(run_id, steps, seed)
     return trained, evaluate(trained, tiny_run.NO_FOLDS, trained.tokens.splits)
 
 
-def champion() -> str:
-    return str(tracking.client().get_model_version_by_alias("shoestring-python-code", "champion").version)
+@pytest.fixture(scope="module")
+def untrained(own_home: Path) -> Work:
+    return finished("run-untrained", 0, seed=1)
 
 
-def test_the_better_model_becomes_champion_and_the_worse_does_not() -> None:
-    first = register(*finished("run-1", steps=5), Promotion())
+@pytest.fixture(scope="module")
+def weak(own_home: Path) -> Work:
+    return finished("run-weak", 5)
+
+
+@pytest.fixture(scope="module")
+def good(own_home: Path) -> Work:
+    return finished("run-good", 30)
+
+
+def champion(name: str) -> str:
+    return str(tracking.client().get_model_version_by_alias(f"shoestring-{name}", "champion").version)
+
+
+def test_the_better_model_becomes_champion_and_the_worse_does_not(
+    untrained: Work, weak: Work, good: Work
+) -> None:
+    first = register(*weak, Promotion(name="contest"))
     assert (first.version, first.aliases) == (1, ("challenger", "champion"))
     assert "first" in first.verdict
-    worse = register(*finished("run-2", seed=1), Promotion())
+    worse = register(*untrained, Promotion(name="contest"))
     assert (worse.version, worse.aliases, worse.champion_version_before) == (2, ("challenger",), 1)
     assert "not better than version 1" in worse.verdict
-    assert champion() == "1"
-    better = register(*finished("run-3", steps=30), Promotion())
+    assert champion("contest") == "1"
+    better = register(*good, Promotion(name="contest"))
     assert (better.version, better.aliases) == (3, ("challenger", "champion"))
-    assert champion() == "3"
-    tags = tracking.client().get_model_version("shoestring-python-code", "3").tags
+    assert champion("contest") == "3"
+    tags = tracking.client().get_model_version("shoestring-contest", "3").tags
     verdict = Verdict.from_tags(tags)
     assert verdict.difference is not None
     assert verdict.difference < 0
@@ -55,12 +78,13 @@ def test_the_better_model_becomes_champion_and_the_worse_does_not() -> None:
     assert better.verdict == verdict.sentence == tags["shoestring.gate"]
 
 
-def test_the_run_holds_all_evidence() -> None:
-    trained, report = finished("run-1", steps=5)
+def test_the_run_holds_all_evidence(weak: Work) -> None:
+    trained, report = weak
     registered = register(trained, report, Promotion(name="my-words"))
     client = tracking.client()
     run = client.get_run(registered.mlflow_run_id)
-    assert run.data.tags["prefect.flow_run_id"] == "run-1"
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["prefect.flow_run_id"] == "run-weak"
     assert run.data.params["learning.optimizer.rate"] == "0.04"
     assert run.data.params["plan.trials"] == "2"
     assert run.data.metrics["test/bits_per_byte"] == report.bits_per_byte
@@ -89,18 +113,14 @@ def test_the_run_holds_all_evidence() -> None:
         assert part in card
 
 
-def test_the_registered_folder_is_one_whole_model(own_home: Path) -> None:
-    register(*finished("run-1"), Promotion())
-    model_id = (
-        tracking.client().get_model_version("shoestring-python-code", "1").tags["shoestring.logged_model"]
-    )
-    folder = Path(
-        mlflow.artifacts.download_artifacts(
-            artifact_uri=f"models:/{model_id}",
-            tracking_uri=tracking.tracking_uri(),
-            dst_path=str(own_home / "got"),
-        )
-    )
+def test_the_registered_folder_is_one_whole_model(
+    weak: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(*weak, Promotion(name="whole"))
+    model_id = tracking.client().get_model_version("shoestring-whole", "1").tags["shoestring.logged_model"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.tracking_uri())
+    uri = "models:/shoestring-whole@champion"
+    folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(tmp_path)))
     model = AutoModelForCausalLM.from_pretrained(folder / "model")
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     assert model.config.vocab_size == len(tokenizer)
@@ -114,30 +134,30 @@ def test_the_registered_folder_is_one_whole_model(own_home: Path) -> None:
     assert all("==" in line and "+" not in line for line in requirements)
 
 
-def test_a_champion_that_cannot_be_scored_stays_with_the_reason() -> None:
-    first = finished("run-1", steps=5)
-    register(*first, Promotion())
-    for weights in (home.home() / "mlartifacts").rglob("*.safetensors"):
+def test_a_champion_that_cannot_be_scored_stays_with_the_reason(weak: Work, good: Work) -> None:
+    register(*weak, Promotion(name="broken"))
+    root = tracking.client().get_model_version_download_uri("shoestring-broken", "1")
+    for weights in Path(root.removeprefix("file://")).rglob("*.safetensors"):
         weights.write_bytes(b"\x08" + bytes(20))
-    second = register(*finished("run-2", steps=30), Promotion())
+    second = register(*good, Promotion(name="broken"))
     assert second.aliases == ("challenger",)
     assert "version 1, the champion, cannot be scored" in second.verdict
-    assert champion() == "1"
+    assert champion("broken") == "1"
 
 
-def test_trying_again_adds_no_second_version() -> None:
-    register(*finished("run-0", steps=5), Promotion())
-    work = finished("run-1", steps=30)
-    once = register(*work, Promotion())
-    assert register(*work, Promotion()) == once
+def test_trying_again_adds_no_second_version(weak: Work, good: Work) -> None:
+    register(*weak, Promotion(name="again"))
+    once = register(*good, Promotion(name="again"))
+    assert register(*good, Promotion(name="again")) == once
     assert (once.version, once.champion_version_before) == (2, 1)
-    assert len(tracking.client().search_model_versions("name = 'shoestring-python-code'")) == 2
+    assert len(tracking.client().search_model_versions("name = 'shoestring-again'")) == 2
 
 
-def test_a_kill_at_any_call_leaves_a_good_champion(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_at_any_call_leaves_a_good_champion(
+    weak: Work, good: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Registering dies before each of its writes in turn; the champion loads every time, and a retry ends it."""
-    register(*finished("run-0", steps=5), Promotion())
-    work = finished("run-1", steps=30)
+    register(*weak, Promotion(name="killed"))
     writes = [
         "create_logged_model", "log_model_artifacts", "finalize_logged_model", "create_model_version",
         "set_model_version_tag", "log_dict", "set_registered_model_alias",
@@ -150,11 +170,11 @@ def test_a_kill_at_any_call_leaves_a_good_champion(monkeypatch: pytest.MonkeyPat
         with monkeypatch.context() as patch:
             patch.setattr(mlflow.MlflowClient, write, killed)
             with pytest.raises(KeyboardInterrupt):
-                register(*work, Promotion())
-        assert champion() == "1"
-    ended = register(*work, Promotion())
-    assert (ended.version, champion()) == (2, "2")
-    assert resolve_model(None).exists()
+                register(*good, Promotion(name="killed"))
+        assert champion("killed") == "1"
+    ended = register(*good, Promotion(name="killed"))
+    assert (ended.version, champion("killed")) == (2, "2")
+    assert resolve_model("killed@champion").exists()
 
 
 def test_names_are_held_to_a_pattern_and_alpha_to_its_meaning() -> None:

@@ -32,20 +32,11 @@ with prefect_server() as url:
 """
 
 
-@pytest.fixture(scope="module")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Prefect home whose database is made: copied, it saves each test the 4 s of making one."""
-    folder = tmp_path_factory.mktemp("migrated") / "home"
-    user = start_user(folder)
-    read_url(user)
-    end(user)
-    return folder
-
-
 @pytest.fixture
-def own_home(fresh_home: Path, migrated: Path) -> Iterator[Path]:
-    """A home with a database and no server."""
-    shutil.copytree(migrated / "prefect", fresh_home / "prefect", dirs_exist_ok=True)
+def own_home(fresh_home: Path, prefect_database: Path) -> Iterator[Path]:
+    """A home with a database, which saves the 4 s of making one, and no server."""
+    for path in prefect_database.iterdir():
+        shutil.copy(path, fresh_home / "prefect")
     yield fresh_home
     if (running := server._running()) and running.process:
         running.process.stop()
@@ -146,9 +137,13 @@ def test_ctrl_c_in_the_terminal_does_not_reach_the_server(own_home: Path) -> Non
     assert not (own_home / "server.json").exists()  # it was told to, by the one who left
 
 
-def test_a_copied_home_does_not_use_the_servers_of_the_original(own_home: Path, tmp_path: Path) -> None:
+def test_a_running_server_is_not_started_again_nor_shared_with_a_copy_of_its_home(
+    own_home: Path, tmp_path: Path
+) -> None:
     user = start_user(own_home)
-    read_url(user)
+    url = read_url(user)
+    with pytest.raises(InputError, match=f"already runs at {url.removesuffix('/api')}"):
+        start_prefect_server(port=1)
     shutil.copy(own_home / "server.json", tmp_path)
     os.environ["SHOESTRING_HOME"] = str(tmp_path)
     assert server._running() is None
@@ -157,9 +152,9 @@ def test_a_copied_home_does_not_use_the_servers_of_the_original(own_home: Path, 
     end(user)
 
 
-def test_the_servers_page_knows_the_address_of_its_api(own_home: Path) -> None:
-    with prefect_server() as url, urllib.request.urlopen(url.removesuffix("/api") + "/ui-settings") as answer:
-        assert json.load(answer)["api_url"] == url
+def test_the_servers_page_knows_the_address_of_its_api(prefect_server: str) -> None:
+    with urllib.request.urlopen(prefect_server.removesuffix("/api") + "/ui-settings") as answer:
+        assert json.load(answer)["api_url"] == prefect_server
 
 
 def test_a_wanted_port_in_use_is_named_with_its_holder(fresh_home: Path) -> None:
@@ -175,14 +170,6 @@ def test_a_preferred_port_in_use_gives_another() -> None:
         port = taken.getsockname()[1]
         with bound_socket(None, "--any", preferred=port) as other:
             assert other.getsockname()[1] not in (0, port)
-
-
-def test_a_server_at_another_port_is_not_started_twice(own_home: Path) -> None:
-    with prefect_server() as url:
-        del os.environ["PREFECT_API_URL"]
-        with pytest.raises(InputError, match="already runs at"):
-            start_prefect_server(port=1)
-        os.environ["PREFECT_API_URL"] = url
 
 
 def test_a_given_server_is_used_and_left_alone(

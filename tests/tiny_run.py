@@ -13,6 +13,8 @@ from transformers import NanoChatConfig, NanoChatForCausalLM, PreTrainedTokenize
 from tasks import home
 from tasks.artifacts import Corpus, Folds, Splits, Tokens, Trained, storing
 
+torch.set_num_threads(1)  # faster for tiny tensors, and steadier on a busy machine
+
 START = "<|start|>"
 WORDS = [
     "def",

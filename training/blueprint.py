@@ -36,7 +36,9 @@ class Learning(Section):
     precision: Precision = Field(
         default="auto", description="bf16 is several times faster where the hardware has it."
     )
-    gradient_norm: float = Field(default=1.0, gt=0, description="Gradients longer than this are scaled down to it.")
+    gradient_norm: float = Field(
+        default=1.0, gt=0, description="Gradients longer than this are scaled down to it."
+    )
 
 
 class Blueprint(Section):

@@ -13,8 +13,10 @@ UNITS_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 # Loss in nats a token = E + A / parameters^ALPHA + B / tokens^BETA (Hoffmann et al. 2022, table A3).
 IRREDUCIBLE_NATS, A, B, ALPHA, BETA = 1.69, 406.4, 410.7, 0.34, 0.28
-# How fast the worth of repeated tokens decays, in epochs (Muennighoff et al. 2023, section 6).
-REPEATS_DECAY_EPOCHS = 15.4
+# How fast the worth of repeated tokens decays, and of parameters beyond those that the text can fill
+# (Muennighoff et al. 2023, appendix A); a text fills one parameter with TOKENS_PER_PARAMETER.
+REPEATS_DECAY, EXCESS_DECAY = 15.4, 5.3
+TOKENS_PER_PARAMETER = 20  # Hoffmann et al. 2022
 
 
 def parse_budget(text: str) -> float:
@@ -53,29 +55,27 @@ Budget = Annotated[
 
 
 def vocabulary_rule(corpus_bytes: int, seconds: float) -> int:
-    """How many byte pairs to learn: a power of two from 256 to 32,768.
+    """How many tokens the vocabulary holds: a power of two from 512 to 32,768.
 
     The output layer's cost grows with the vocabulary, what it saves in tokens only with its
     logarithm, so little time and little text want a small one; see DECISIONS for the measurement.
     """
-    by_time = 1024 * math.sqrt(seconds / 100)  # by eye; see DECISIONS
+    by_time = 2048 * math.sqrt(seconds / 120)  # measured at 512 to 4,096; see DECISIONS
     by_text = corpus_bytes / 1000  # an entry seen less than some hundred times learns nothing
-    return 1 << int(min(15, max(8, math.log2(max(1.0, min(by_time, by_text))))))
+    return 1 << int(min(15, max(9, math.log2(max(1.0, min(by_time, by_text))))))
 
 
-def worth_of_tokens(tokens: float, unique_tokens: float) -> float:
-    """Fresh tokens that `tokens`, drawn from `unique_tokens` over and over, are worth."""
-    repeats = max(0.0, tokens / unique_tokens - 1)
-    if repeats == 0:
-        return tokens
-    decayed = REPEATS_DECAY_EPOCHS * (1 - math.exp(-repeats / REPEATS_DECAY_EPOCHS))
-    return unique_tokens * (1 + decayed)
+def worth(amount: float, unique: float, decay: float) -> float:
+    """What `amount` is worth where only `unique` of it is new: more and more of the rest is wasted."""
+    excess = max(0.0, amount / unique - 1)
+    return min(amount, unique) + unique * decay * (1 - math.exp(-excess / decay))
 
 
 def expected_loss_nats(parameters: float, tokens: float, unique_tokens: float) -> float:
     """The law's loss in nats a token; good for ranking sizes at one vocabulary, not as a forecast."""
-    worth = worth_of_tokens(tokens, unique_tokens)
-    return IRREDUCIBLE_NATS + float(A / parameters**ALPHA) + float(B / worth**BETA)
+    filled = worth(parameters, unique_tokens / TOKENS_PER_PARAMETER, EXCESS_DECAY)
+    seen = worth(tokens, unique_tokens, REPEATS_DECAY)
+    return IRREDUCIBLE_NATS + float(A / filled**ALPHA) + float(B / seen**BETA)
 
 
 def training_flops_per_token(parameters: int, layers: int, width: int, context: int) -> float:

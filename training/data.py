@@ -19,7 +19,8 @@ import torch
 
 OFFSET, LENGTH, BYTES, FOLD = range(4)
 Split = Literal["train", "validation", "test"]
-Ids = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
+Stored = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
+Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,13 @@ class Shards:
         header: dict[str, str | int] = json.loads((self.folder / "shards.json").read_text())
         return header
 
-    def ids(self, split: Split) -> Ids:
+    def ids(self, split: Split) -> Stored:
         """All token ids of a split, as a read-only memory map."""
         path = self.folder / f"{split}.bin"
         dtype = np.dtype(str(self._header["dtype"]))
         if path.stat().st_size == 0:
             return np.zeros(0, dtype)
-        ids: Ids = np.memmap(path, dtype=dtype, mode="r")
+        ids: Stored = np.memmap(path, dtype=dtype, mode="r")
         return ids
 
     def documents(self, split: Split) -> npt.NDArray[np.int64]:
@@ -110,7 +111,7 @@ class Stream:
 
     def read(self, position: int, length: int) -> npt.NDArray[np.int64]:
         """int64 [length]: the stream from `position` on, across documents and epochs."""
-        pieces: list[Ids] = []
+        pieces: list[Stored] = []
         while length > 0:
             epoch, within = divmod(position, self._epoch_tokens)
             self._enter(epoch)

@@ -48,7 +48,12 @@ class Scratch(Choice):
             "use_cache": True,
         }
         if self.family == "gpt2":
-            sizes: dict[str, float] = {"n_embd": width, "n_layer": self.depth, "n_head": heads, "n_positions": context}
+            sizes: dict[str, float] = {
+                "n_embd": width,
+                "n_layer": self.depth,
+                "n_head": heads,
+                "n_positions": context,
+            }
             sizes |= {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
         else:
             gated = self.family in ("llama", "qwen3")
@@ -90,7 +95,7 @@ def hidden_parameters(depth: int) -> int:
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether bf16 multiplies faster than fp32 here: GPUs from Ampere on, CPUs with AVX512-BF16 or AMX."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 

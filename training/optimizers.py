@@ -42,7 +42,9 @@ class Muon(Choice):
         default=0.04, gt=0, le=1, description="Step size of the hidden matrices."
     )
     momentum: float = Field(default=0.95, ge=0, lt=1, description="Memory of the gradient's direction.")
-    weight_decay: float = Field(default=0.0, ge=0, le=10, description="Pull of the hidden matrices towards zero.")
+    weight_decay: float = Field(
+        default=0.0, ge=0, le=10, description="Pull of the hidden matrices towards zero."
+    )
     embedding_learning_rate: Annotated[float, Tune(0.003, 0.03, log=True)] = Field(
         default=0.01, gt=0, le=1, description="AdamW's step size for embeddings, output layer and gains."
     )

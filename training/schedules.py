@@ -19,7 +19,7 @@ class WarmupStableDecay(Choice):
         description="Share of the training in which the rate rises; none may diverge at the start.",
     )
     decay: Annotated[float, Tune(0.3, 0.8)] = Field(
-        default=0.5,
+        default=0.7,
         gt=0,
         le=1,
         description="Share of the training in which the rate falls; too little leaves noise in the weights.",
@@ -35,7 +35,9 @@ class Cosine(Choice):
     """Rises, then falls along half a cosine (Loshchilov and Hutter 2017)."""
 
     kind: Literal["cosine"] = "cosine"
-    warmup: float = Field(default=0.02, ge=0, le=0.5, description="Share of the training in which the rate rises.")
+    warmup: float = Field(
+        default=0.02, ge=0, le=0.5, description="Share of the training in which the rate rises."
+    )
     floor: float = Field(
         default=0.0, ge=0, lt=1, description="Factor at the end; above zero leaves noise in the weights."
     )

@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 from training.blueprint import Blueprint
 from training.budget import TokenCount, Wall
 from training.context import Context
-from training.data import LENGTH, Shards, Slice
+from training.data import Ids, Shards, Slice
 from training.loop import Summary, Watch, train
 from training.metrics import score_documents
 from training.model import autocast
@@ -78,20 +78,23 @@ def carry_out(assignment: Assignment, rank: int = 0, world_size: int = 1) -> Out
     if assignment.without_fold is None or not assignment.held_out_tokens or summary.stopped:
         return Outcome(summary)
     held_out = Slice(shards, "train", only_fold=assignment.without_fold)
-    documents, sizes = held_out.texts()
-    chosen = sample_documents(held_out.documents()[:, LENGTH], assignment.held_out_tokens)
+    documents, size_bytes = beginnings(held_out, assignment.held_out_tokens)
     length = assignment.blueprint.learning.context or 0
     precision = autocast(context.device, assignment.blueprint.learning.precision)
-    nats = score_documents(model, [documents[number] for number in chosen], length, precision)
-    return Outcome(summary, float(nats.sum()), float(sizes[chosen].sum()), len(chosen))
+    nats = score_documents(model, documents, length, precision)
+    return Outcome(summary, float(nats.sum()), size_bytes, len(documents))
 
 
-def sample_documents(lengths: np.ndarray, tokens: int) -> list[int]:
-    """A fixed random choice of whole documents, of about `tokens` tokens in all, at least one."""
-    order = np.random.default_rng(0).permutation(len(lengths))
-    within = np.cumsum(lengths[order]) <= tokens
-    within[0] = True
-    return sorted(order[within].tolist())
+def beginnings(held_out: Slice, tokens: int) -> tuple[list[Ids], float]:
+    """Every document's first tokens, `tokens` in all, and the bytes that they stand for.
+
+    All documents in part say more than a few of them whole: documents differ more than their parts.
+    """
+    documents, sizes = held_out.texts()
+    longest = max(2, tokens // max(1, len(documents)))
+    cut = [ids[:longest] for ids in documents]
+    shares = [(len(kept) - 1) / max(1, len(ids) - 1) for kept, ids in zip(cut, documents, strict=True)]
+    return cut, float(np.dot(shares, sizes))
 
 
 def keep_model(model: torch.nn.Module, shards: Path, folder: Path) -> None:

@@ -1,0 +1,104 @@
+"""One whole run on a tiny corpus: real Prefect, Ray, Optuna and MLflow, nothing left out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from flows.pipeline import train_best_model
+from tasks import plan, search, telemetry, tracking
+from tasks.artifacts import Registered
+from tasks.cluster import stop_ray
+from tasks.generate import complete, resolve_model
+from tasks.home import run_folder
+from tasks.launch import summary
+from tasks.source import Files
+from tasks.split import Validation
+from training.journal import read_journal
+
+
+@pytest.fixture(scope="module")
+def monkeymodule() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+class Seen:
+    """Remembers the stages that were drawn."""
+
+    def __init__(self) -> None:
+        self.ended: dict[str, str] = {}
+
+    def begin(self, stage: str) -> None: ...
+
+    def move(self, stage: str, share: float, detail: str) -> None:
+        assert 0 <= share <= 1
+
+    def end(self, stage: str, result: str, seconds: float) -> None:
+        self.ended[stage] = result
+
+
+@pytest.mark.timeout(240)
+def test_a_budget_becomes_a_registered_model_with_evidence(
+    corpus_files: Path, fresh_home: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "SMALL_SECONDS", 4.0)  # so that a short run has trials and folds, too
+    monkeypatch.setattr(search, "WATCHED_TOKENS", 512)
+    monkeypatch.delenv(plan.STARTED_VARIABLE, raising=False)
+    seen = Seen()
+    telemetry.draw_on(seen)
+    try:
+        state = train_best_model(
+            budget="60s",
+            source=Files(paths=(str(corpus_files),)),
+            validation=Validation(test_share=0.1, validation_share=0.1, folds=2),
+            return_state=True,
+        )
+    finally:
+        telemetry.draw_on(None)
+        stop_ray()
+    registered = state.result()
+    assert isinstance(registered, Registered)
+    run = str(state.state_details.flow_run_id)
+    found = summary(run)
+
+    assert found["aliases"] == ["challenger", "champion"]
+    assert 0.5 < found["interval"][0] < found["value"] < found["interval"][1] < 8
+    assert found["elapsed_seconds"] < 1.1 * 60
+    assert len(found["folds"]["scores"]) == 2
+    assert found["training_seconds"] > 5
+    trials = json.loads((run_folder(run) / "trials.json").read_text())
+    assert trials
+    assert any(trial["value"] is not None for trial in trials)
+    assert set(seen.ended) >= {"Clean the corpus", "Plan the budget", "Search settings", "Register and gate"}
+
+    client = tracking.client()
+    parent = client.get_run(registered.mlflow_run_id)
+    assert parent.data.tags[tracking.FLOW_RUN_TAG] == run
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["test/bits_per_byte"] == pytest.approx(found["value"])
+    children = client.search_runs(
+        [parent.info.experiment_id], f"tags.`{tracking.PARENT_TAG}` = '{registered.mlflow_run_id}'"
+    )
+    assert {child.info.run_name for child in children} >= {"trial-0", "fold-0", "fold-1"}
+    steps = [event["step"] for event in read_journal(run_folder(run) / "final" / "journal.jsonl") if event["event"] == "step"]
+    logged = [point.step for point in client.get_metric_history(registered.mlflow_run_id, "train/loss_nats")]
+    assert sorted(logged) == steps
+
+    folder = resolve_model("python-code@champion")
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    assert model(torch.tensor([tokenizer("def f(")["input_ids"]])).logits.isfinite().all()
+    assert "".join(complete(folder, "def ", tokens=8, seed=0))
+
+
+def test_the_form_of_the_page_offers_every_section_with_tabs_for_choices() -> None:
+    from prefect.utilities.callables import parameter_schema
+
+    schema = parameter_schema(train_best_model)
+    properties = schema.properties
+    assert list(properties)[:3] == ["budget", "seed", "source"]
+    assert len(properties["source"]["anyOf"]) == 3
+    assert "oneOf" not in json.dumps(schema.model_dump_for_openapi() if hasattr(schema, "model_dump_for_openapi") else properties)

@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import pytest
+
+from flows.pipeline import train_best_model
+from tasks.artifacts import InputError
+from tasks.recipe import check_parameters, headline, list_recipes, load_recipe
+from tasks.source import Files
+from training.optimizers import AdamW
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("path", list_recipes(), ids=lambda path: path.stem)
+def test_every_recipe_that_comes_along_is_valid_and_says_what_it_is_for(path: Path) -> None:
+    parameters = check_parameters(train_best_model.fn, load_recipe(path.stem))
+    assert parameters["promotion"].name == path.stem
+    assert headline(path)
+
+
+def test_settings_override_the_recipe() -> None:
+    sections = load_recipe("python-code", ["model.depth=5", "source.kind=files", "source.paths=a.txt"])
+    parameters = check_parameters(train_best_model.fn, sections)
+    assert parameters["model"].depth == 5
+    assert parameters["source"] == Files(paths=("a.txt",))
+
+
+def test_a_choice_without_a_kind_is_of_the_defaults_kind(tmp_path: Path) -> None:
+    path = write(tmp_path, "model: {depth: 3}\nlearning: {schedule: {decay: 0.4}}\n")
+    parameters = check_parameters(train_best_model.fn, load_recipe(path))
+    assert parameters["model"].depth == 3
+    assert parameters["learning"].schedule.decay == 0.4
+
+
+def test_another_kind_brings_its_own_defaults() -> None:
+    parameters = check_parameters(
+        train_best_model.fn, load_recipe("python-code", ["learning.optimizer.kind=adamw"])
+    )
+    assert parameters["learning"].optimizer == AdamW()
+
+
+@pytest.mark.parametrize(
+    ("setting", "hint"),
+    [
+        ("modl.depth=3", "did you mean 'model'"),
+        ("model.dept=3", "did you mean 'depth'"),
+        ("learning.optimizer.learning_rat=3", "did you mean 'learning_rate'"),
+        ("model.depth=many", "model.*depth.*given: 'many'"),
+        ("model.depth=0", "greater than or equal to 1"),
+        ("source.kind=fils", "source"),
+    ],
+)
+def test_a_mistake_is_named_with_what_was_meant(setting: str, hint: str) -> None:
+    with pytest.raises(InputError, match=hint):
+        check_parameters(train_best_model.fn, load_recipe("python-code", [setting]))
+
+
+@pytest.mark.parametrize("text", ["a: [1, 2", "- just\n- a list\n", "\x00"])
+def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InputError, match=r"mine\.yaml is not"):
+        load_recipe(write(tmp_path, text))
+
+
+def test_an_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(InputError, match="did you mean 'python-code'"):
+        load_recipe("pyton-code")
+
+
+@pytest.mark.parametrize("setting", ["model.depth", "budget.seconds.x=1"])
+def test_a_setting_that_sets_nothing_is_refused(setting: str) -> None:
+    with pytest.raises(InputError):
+        check_parameters(train_best_model.fn, load_recipe("python-code", [setting]))
