@@ -5,7 +5,6 @@ the last fold; it trains only once the others are done.
 """
 
 import contextvars
-import hashlib
 import logging
 import os
 import queue
@@ -24,7 +23,6 @@ from pydantic import Field
 from ray.exceptions import RayActorError
 
 from tasks.artifacts import InputError
-from tasks.home import home
 from tasks.telemetry import Tail
 from training.config import Section
 from training.journal import Event
@@ -104,6 +102,7 @@ def _init_ray() -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**quiet)
         return
+    _sweep()
     ray.init(
         address="local",
         num_cpus=cores(),
@@ -124,8 +123,14 @@ def stop_ray() -> None:
 
 def _short_folder() -> Path:
     """Ray's sockets want paths under 107 bytes, so they cannot lie in the home."""
-    name = hashlib.sha256(f"{home()}-{os.getpid()}".encode()).hexdigest()[:8]
-    return Path(tempfile.gettempdir()) / f"ray-{name}"
+    return Path(tempfile.gettempdir()) / f"shoestring-ray-{os.getpid()}"
+
+
+def _sweep() -> None:
+    """Removes what killed runs of this user left behind."""
+    for folder in Path(tempfile.gettempdir()).glob("shoestring-ray-*"):
+        if not psutil.pid_exists(int(folder.name.rpartition("-")[2])):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class Pool:

@@ -49,9 +49,7 @@ def train_fold(plan: Plan, tokens: Tokens, fold: int, blueprint: Blueprint, dead
     outcome = pool(plan.compute).carry_out(assignment)
     score = bits_per_byte(outcome.nats, outcome.bytes)
     tags = {"kind": "fold", "documents": str(outcome.documents)}
-    log_child(
-        plan.clock.run_id, f"fold-{fold}", tags, {"fold": fold}, folder / "journal.jsonl", score, "FINISHED"
-    )
+    log_child(plan.clock, f"fold-{fold}", tags, {"fold": fold}, folder / "journal.jsonl", score, "FINISHED")
     return score
 
 

@@ -216,13 +216,12 @@ def tell(found: dict[str, Any], as_json: bool) -> None:
         return
     low, high = found["interval"]
     share = found["training_seconds"] / found["budget_seconds"]
-    aliases = " and ".join(found["aliases"])
     lines = [
         "",
-        f"{found['model_name']} version {found['model_version']} is {aliases}: {found['verdict']}",
+        f"{found['model_name']} version {found['model_version']}: {found['verdict']}",
         f"  test      {found['value']:.4f} bits per byte (95 % over documents: {low:.4f} to {high:.4f})",
         f"  model     {found['parameters']:,} parameters, {found['tokens_trained']:,} tokens trained",
-        f"  time      {found['elapsed_seconds']:.0f} s of {found['budget_seconds']:.0f} s, {share:.0%} in optimizer steps",
+        f"  time      {found['elapsed_seconds']:.0f} of {found['budget_seconds']:.0f} s, {share:.0%} in optimizer steps",
         f"  evidence  {found['run_folder']}/report",
         "",
         "Next: shoestring generate 'def fibonacci('   to see it write",

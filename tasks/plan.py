@@ -16,7 +16,7 @@ import prefect.runtime
 from prefect import task
 from pydantic import BaseModel, ConfigDict
 
-from tasks import tracking
+from tasks import telemetry, tracking
 from tasks.artifacts import InputError, Record, Tokens
 from tasks.cluster import Compute, Pool, pool, side_by_side
 from tasks.home import run_folder
@@ -53,6 +53,7 @@ class Clock(Record):
     kind: ClassVar[str] = "clock"
     stage: ClassVar[str] = "Start the clock"
     run_id: str
+    run_name: str
     budget_seconds: float
     started: float  # Unix time; a resumed run's is set back by what it had used
     deadline: float
@@ -100,15 +101,16 @@ class Plan(Record):
         return [choice.model_dump() for choice in self.choices]
 
 
-def make_clock(run_id: str, budget: str, started: float) -> Clock:
+def make_clock(run_id: str, run_name: str, budget: str, started: float) -> Clock:
     """The clock of a run: a new one counts from `started`, one that was interrupted goes on where it stood."""
     seconds = parse_budget(budget)
     path = run_folder(run_id) / "clock.json"
     if path.exists():
         started = time.time() - float(json.loads(path.read_text())["used_seconds"])
     return Clock(
-        key=f"{run_id[:8]}",
+        key=run_id[:8],
         run_id=run_id,
+        run_name=run_name,
         budget_seconds=seconds,
         started=started,
         deadline=started + seconds,
@@ -150,7 +152,9 @@ def process_start() -> float:
 @task(name=Clock.stage, task_run_name="start the clock: {budget}")
 def start_clock(budget: str, compute: Compute) -> Clock:
     """The deadline of this run; workers and MLflow warm up behind it while the data is prepared."""
-    clock = make_clock(str(prefect.runtime.flow_run.id), budget, process_start())
+    clock = make_clock(
+        str(prefect.runtime.flow_run.id), str(prefect.runtime.flow_run.name), budget, process_start()
+    )
     keep_beating(clock)
     threading.Thread(target=pool, args=(compute,), name="warm-up", daemon=True).start()
     threading.Thread(target=tracking.prepare, name="mlflow-warm-up", daemon=True).start()
@@ -368,6 +372,7 @@ def plan_budget(
         workers = pool(compute)
         rates = calibrate(base, tokens, workers, folder, shown)
         plan = decide(clock, tokens, base, compute, workers.size, rates, search_share)
+        telemetry.link_runs(tracking.start_parent(clock.run_id, clock.run_name))
         shown.result = (
             f"depth {plan.blueprint.model.depth}, about {plan.tokens_per_second:,.0f} tokens/s; "
             f"search {plan.search_seconds:.0f} s, folds {plan.folds_seconds:.0f} s, "

@@ -78,8 +78,9 @@ def spawn(command: list[str], name: str, settings: dict[str, str], files: tuple[
             pass_fds=files,
             start_new_session=True,
         )
+    process = Process.of(child.pid)
     threading.Thread(target=child.wait, name=f"reaper of {name}", daemon=True).start()
-    return Process.of(child.pid)
+    return process
 
 
 def log_file(name: str) -> Path:

@@ -18,7 +18,7 @@ from tasks import tracking
 from tasks.artifacts import Tokens, once_a_run
 from tasks.cluster import ask_to_stop, pool, side_by_side
 from tasks.home import run_folder
-from tasks.plan import Plan
+from tasks.plan import Clock, Plan
 from tasks.telemetry import METRICS, log, stage
 from training.blueprint import Blueprint
 from training.budget import Wall
@@ -96,7 +96,7 @@ def suggest(trial: Trial, space: dict[str, Tune]) -> dict[str, float]:
 
 
 def log_child(
-    run_id: str,
+    clock: Clock,
     name: str,
     tags: dict[str, str],
     settings: dict[str, Any],
@@ -109,7 +109,7 @@ def log_child(
         from mlflow.entities import Metric, Param
 
         client = tracking.client()
-        parent = tracking.start_parent(run_id, name=run_id[:8], tags={})
+        parent = tracking.start_parent(clock.run_id, clock.run_name)
         child = tracking.start_child(parent, name, tags)
         points = [
             Metric(metric, float(event[field]), int(1000 * event["time"]), event["step"])
@@ -209,7 +209,7 @@ class Searching:
         journal = run_folder(self.plan.clock.run_id) / "trials" / f"{trial.number}" / "journal.jsonl"
         status = {"COMPLETE": "FINISHED", "PRUNED": "KILLED"}.get(state.name, "FAILED")
         log_child(
-            self.plan.clock.run_id,
+            self.plan.clock,
             f"trial-{trial.number}",
             {"kind": "trial"},
             settings,

@@ -16,9 +16,15 @@ from uuid import UUID
 
 import prefect.runtime
 from mlflow.entities import Metric
-from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.artifacts import (
+    create_link_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 from prefect.context import FlowRunContext, TaskRunContext
 
+from tasks import tracking
 from tasks.artifacts import Record
 from tasks.home import run_folder
 from tasks.tracking import MetricName
@@ -28,6 +34,7 @@ log = logging.getLogger("shoestring")
 ARTIFACT_SECONDS = 3.0  # between two updates of a progress artifact
 FLUSH_SECONDS = 2.0  # between two batches of metrics
 BATCH = 1000  # MLflow's limit
+MLFLOW_PORT = 5000
 
 # A journal's fields, by event, under the names that they bear in MLflow.
 METRICS: dict[str, dict[str, str]] = {
@@ -125,6 +132,22 @@ def publish(record: R) -> R:
         title = f"## {record.stage}" + (" (kept from earlier)" if kept else "")
         create_table_artifact(key=record.kind, table=record.rows(), description=title)
     return record
+
+
+def link_runs(mlflow_run: str) -> None:
+    """Links from the run's page in Prefect to its run in MLflow."""
+    uri = tracking.tracking_uri()
+    page = (
+        uri if uri.startswith("http") else f"http://127.0.0.1:{MLFLOW_PORT}"
+    )  # where `shoestring ui` puts it
+    experiment = tracking.experiment_id(tracking.client())
+    if in_a_run():
+        create_link_artifact(
+            link=f"{page}/#/experiments/{experiment}/runs/{mlflow_run}",
+            link_text=f"MLflow run {mlflow_run}",
+            key="mlflow-run",
+            description="Parameters, curves, files and the model of this run",
+        )
 
 
 class Tail:

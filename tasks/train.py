@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from prefect import task
 
@@ -90,17 +90,14 @@ class FinalRun:
         draft.write_text(json.dumps({"deadline": deadline}))
         draft.replace(self.folder / GO)
 
-    def watch(
-        self, shown: Stage, run: str | None, writer: MetricsWriter, began: float, deadline: float
-    ) -> Outcome:
+    def watch(self, shown: Stage, run: str, writer: MetricsWriter, began: float, deadline: float) -> Outcome:
         """Waits for the end, and meanwhile shows the journal and sends it to MLflow."""
         tail = Tail(self.folder / "journal.jsonl")
         loss, score = "", ""
         while True:
             alive = self._thread.is_alive()
             for event in tail.new_events():
-                if run is not None:
-                    writer.write(run, event)
+                writer.write(run, event)
                 if event["event"] == "step":
                     loss = f"loss {event['loss']:.3f}"
                 else:
@@ -129,7 +126,7 @@ def train_final(blueprint: Blueprint, plan: Plan, tokens: Tokens) -> Trained:
         release_pools()
         running = FinalRun.launch(blueprint, plan, tokens)
         writer = MetricsWriter(tracking.client)
-        run: Any = tracking.start_parent(plan.clock.run_id, name=plan.clock.run_id[:8], tags={})
+        run = tracking.start_parent(plan.clock.run_id, plan.clock.run_name)
         began = time.time()
         running.go(plan.final_deadline)
         outcome = running.watch(shown, run, writer, began, plan.final_deadline)

@@ -43,7 +43,7 @@ def test_training_lowers_the_loss_and_says_how_far_it_came(shards: Shards, tmp_p
     assert len(looks) == 2
     assert looks[1] == summary.validation_bits_per_byte
     assert looks[1] < looks[0] < 8
-    assert 0 < summary.training_seconds
+    assert summary.training_seconds > 0
 
 
 def test_runs_of_one_seed_are_bit_identical_and_of_another_are_not(shards: Shards, tmp_path: Path) -> None:
@@ -60,20 +60,24 @@ class Killed(Exception):
     pass
 
 
+class Dies:
+    """Ends a training abruptly when asked for the n-th time whether to stop."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        if self.left == 0:
+            raise Killed
+        return False
+
+
 def test_a_training_killed_twice_ends_as_if_it_had_not_been(shards: Shards, tmp_path: Path) -> None:
     clock, blueprint = TokenCount(30 * STEP), tiny_blueprint()
     undisturbed = weights(train(blueprint, Slice(shards), clock, Context(tmp_path / "calm"))[1])
     for fatal in (7, 19):
-        steps = 0
-
-        def dies() -> bool:
-            nonlocal steps
-            steps += 1
-            if steps == fatal:
-                raise Killed
-            return False
-
-        context = Context(tmp_path / "killed", checkpoint_seconds=0.0, stop_asked=dies)
+        context = Context(tmp_path / "killed", checkpoint_seconds=0.0, stop_asked=Dies(fatal))
         with pytest.raises(Killed):
             train(blueprint, Slice(shards), clock, context)
     context = Context(tmp_path / "killed", checkpoint_seconds=0.0)

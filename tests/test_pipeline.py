@@ -84,7 +84,11 @@ def test_a_budget_becomes_a_registered_model_with_evidence(
         [parent.info.experiment_id], f"tags.`{tracking.PARENT_TAG}` = '{registered.mlflow_run_id}'"
     )
     assert {child.info.run_name for child in children} >= {"trial-0", "fold-0", "fold-1"}
-    steps = [event["step"] for event in read_journal(run_folder(run) / "final" / "journal.jsonl") if event["event"] == "step"]
+    steps = [
+        event["step"]
+        for event in read_journal(run_folder(run) / "final" / "journal.jsonl")
+        if event["event"] == "step"
+    ]
     logged = [point.step for point in client.get_metric_history(registered.mlflow_run_id, "train/loss_nats")]
     assert sorted(logged) == steps
 
@@ -101,4 +105,6 @@ def test_the_form_of_the_page_offers_every_section_with_tabs_for_choices() -> No
     properties = schema.properties
     assert list(properties)[:3] == ["budget", "seed", "source"]
     assert len(properties["source"]["anyOf"]) == 3
-    assert "oneOf" not in json.dumps(schema.model_dump_for_openapi() if hasattr(schema, "model_dump_for_openapi") else properties)
+    assert "oneOf" not in json.dumps(
+        schema.model_dump_for_openapi() if hasattr(schema, "model_dump_for_openapi") else properties
+    )

@@ -15,7 +15,12 @@ RATES = {2: 40_000.0, 4: 15_000.0, 6: 5_000.0}
 
 def a_clock(seconds: float) -> Clock:
     return Clock(
-        key="c", run_id="r", budget_seconds=seconds, started=time.time(), deadline=time.time() + seconds
+        key="c",
+        run_id="r",
+        run_name="n",
+        budget_seconds=seconds,
+        started=time.time(),
+        deadline=time.time() + seconds,
     )
 
 
@@ -83,6 +88,6 @@ def test_a_resumed_run_has_what_was_left_of_its_budget(fresh_home: object) -> No
     folder = run_folder("abc")
     folder.mkdir(parents=True)
     (folder / "clock.json").write_text(json.dumps({"used_seconds": 100.0}))
-    clock = make_clock("abc", "5m", started=time.time())
+    clock = make_clock("abc", "n", "5m", started=time.time())
     assert clock.left() == pytest.approx(200, abs=1)
-    assert make_clock("new", "5m", started=time.time() - 10).left() == pytest.approx(290, abs=1)
+    assert make_clock("new", "n", "5m", started=time.time() - 10).left() == pytest.approx(290, abs=1)

@@ -139,7 +139,7 @@ def pair(run: Run, place: Path, seconds: float) -> Pair:
     from tests.benchmarks.trainer_baseline import closest_gpt2, train_gpt2
 
     if run.result is None:
-        raise RuntimeError(f"the run to compare with exited with {run.watched.code}: {run.watched.errors}")
+        raise RuntimeError(f"the run to compare with exited with {run.watched.code}; see above")
     folder = Path(run.result["run_folder"])
     trained = json.loads((folder / "trained.json").read_text())
     shape = json.loads((folder / trained["model"] / "config.json").read_text())

@@ -26,6 +26,7 @@ from training.model import HEAD_WIDTH
 
 PROBE_SHARE = 0.05  # of the time, trained beforehand to learn the speed; given on top
 PROBE_SECONDS = 5.0  # at least
+MANY_STEPS = 1_000_000  # more than any probe takes
 HEADROOM = 1.02  # the schedule is planned a little long, so that a slow probe leaves no time unused
 GRACE = 1.05  # and may end as late as our own command may exit
 
@@ -106,7 +107,9 @@ def closest_gpt2(vocabulary: int, width: int, context: int, start_token: int, pa
     )
 
 
-def train_gpt2(shards: Shards, config: GPT2Config, seconds: float, seed: int) -> Baseline:
+def train_gpt2(
+    shards: Shards, config: GPT2Config, seconds: float, seed: int, probe_seconds: float | None = None
+) -> Baseline:
     """Trains for `seconds` on all cores with the Trainer's defaults: AdamW at 5e-5, linear, fp32, 8 rows.
 
     The linear schedule wants a number of steps: a training of its own, not counted, measures the
@@ -116,7 +119,8 @@ def train_gpt2(shards: Shards, config: GPT2Config, seconds: float, seed: int) ->
     before = torch.get_num_threads()
     torch.set_num_threads(cores())
     try:
-        probe = _train(shards, config, 10**9, max(PROBE_SECONDS, PROBE_SHARE * seconds), seed)
+        probe_seconds = probe_seconds or max(PROBE_SECONDS, PROBE_SHARE * seconds)
+        probe = _train(shards, config, MANY_STEPS, probe_seconds, seed)
         steps = max(1, round(HEADROOM * seconds * probe.steps_per_second))
         return _train(shards, config, steps, GRACE * seconds, seed)
     finally:
