@@ -243,7 +243,7 @@ def _preview() -> "Flow[..., Any]":
 
 def main() -> None:
     """Runs the command; what the user can mend ends in one clear message and exit code 2."""
-    os.environ["SHOESTRING_STARTED"] = str(psutil.Process().create_time())
+    os.environ[home.STARTED_VARIABLE] = str(psutil.Process().create_time())
     try:
         app()
     except InputError as problem:

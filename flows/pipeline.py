@@ -4,10 +4,11 @@ from prefect import flow
 
 from tasks.artifacts import Registered
 from tasks.clean import Cleaning, clean_corpus
+from tasks.clock import start_clock
 from tasks.cluster import Compute
 from tasks.cross_validate import cross_validate
 from tasks.evaluate import evaluate_model
-from tasks.plan import plan_budget, start_clock
+from tasks.plan import plan_budget
 from tasks.register import Promotion, register_model
 from tasks.search import Search, search_blueprint
 from tasks.source import PythonStdlib, Source

@@ -3,8 +3,9 @@
 from prefect import flow
 
 from tasks.clean import Cleaning, clean_corpus
+from tasks.clock import start_clock
 from tasks.cluster import Compute
-from tasks.plan import Plan, plan_budget, start_clock
+from tasks.plan import Plan, plan_budget
 from tasks.register import Promotion
 from tasks.search import Search
 from tasks.source import PythonStdlib, Source

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 HOME_VARIABLE = "SHOESTRING_HOME"
+STARTED_VARIABLE = "SHOESTRING_STARTED"  # set by the command line: Unix time when its process began
 
 # Quiet, offline-friendly and small; whoever sets a variable beforehand keeps it.
 DEFAULTS = {

@@ -194,18 +194,18 @@ def training_seconds(folder: Path, workers: int) -> float:
 
 def print_plan(run_id: str, as_json: bool) -> None:
     """Prints what a run would do, with the reasons."""
-    plan = json.loads((home.run_folder(run_id) / "plan.json").read_text())
-    if as_json:
-        print(json.dumps(plan))
-        return
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        "what", "value", "reason", title=f"What {plan['clock']['budget_seconds']:.0f} s would buy here"
-    )
-    for choice in plan["choices"]:
-        table.add_row(choice["what"], choice["value"], choice["reason"])
+    from tasks.plan import Plan
+
+    plan = Plan.model_validate_json((home.run_folder(run_id) / "plan.json").read_text())
+    if as_json:
+        print(plan.model_dump_json())
+        return
+    table = Table("what", "value", "reason", title=f"What {plan.clock.budget_seconds:.0f} s would buy here")
+    for row in plan.rows():
+        table.add_row(*row.values())
     Console().print(table)
 
 
@@ -221,7 +221,7 @@ def tell(found: dict[str, Any], as_json: bool) -> None:
         f"{found['model_name']} version {found['model_version']}: {found['verdict']}",
         f"  test      {found['value']:.4f} bits per byte (95 % over documents: {low:.4f} to {high:.4f})",
         f"  model     {found['parameters']:,} parameters, {found['tokens_trained']:,} tokens trained",
-        f"  time      {found['elapsed_seconds']:.0f} of {found['budget_seconds']:.0f} s, {share:.0%} in optimizer steps",
+        f"  time      {found['elapsed_seconds']:.0f} of {found['budget_seconds']:.0f} s; {share:.0%} in training steps",
         f"  evidence  {found['run_folder']}/report",
         "",
         "Next: shoestring generate 'def fibonacci('   to see it write",

@@ -1,34 +1,29 @@
-"""The clock, the calibration, the plan: what the budget buys on this machine."""
+"""The calibration and the plan: what the budget buys on this machine."""
 
 import itertools
 import json
 import math
-import os
-import threading
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-import prefect.runtime
 from prefect import task
-from pydantic import BaseModel, ConfigDict
 
 from tasks import telemetry, tracking
 from tasks.artifacts import InputError, Record, Tokens
+from tasks.clock import Clock
 from tasks.cluster import Compute, Pool, pool, side_by_side
 from tasks.home import run_folder
 from tasks.telemetry import Stage, stage
 from training.blueprint import Blueprint, Learning
-from training.budget import Wall, expected_loss_nats, parse_budget
+from training.budget import Wall, expected_loss_nats
 from training.journal import read_journal
 from training.model import Model, hidden_parameters
 from training.objectives import Objective
 from training.worker import Assignment
 
-STARTED_VARIABLE = "SHOESTRING_STARTED"  # set by the command line: when the process began
 EXIT_SECONDS = 3.0  # from the registered model to the end of the process; measured
 REGISTER_SECONDS = 6.0  # logging, registering, scoring the champion apart; measured
 EVALUATION_SHARE = 0.06  # of the budget, at most; a sample of the test split is scored if it takes longer
@@ -44,32 +39,6 @@ DEPTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24)
 FORWARD_SHARE = 1 / 3  # of a training step's time that a forward pass takes
 WINDOWS_OVERLAP = 2.0  # test tokens are passed twice, see training.metrics
 BATCH_TOKENS, CONTEXT = 2048, 256  # good on a CPU for minutes; see DECISIONS
-BEAT_SECONDS = 1.0
-
-
-class Clock(Record):
-    """When a run must be over."""
-
-    kind: ClassVar[str] = "clock"
-    stage: ClassVar[str] = "Start the clock"
-    run_id: str
-    run_name: str
-    budget_seconds: float
-    started: float  # Unix time; a resumed run's is set back by what it had used
-    deadline: float
-
-    def left(self) -> float:
-        """Seconds until the deadline."""
-        return self.deadline - time.time()
-
-
-class Choice(BaseModel):
-    """One line of a plan: what was chosen, and why."""
-
-    model_config = ConfigDict(frozen=True)
-    what: str
-    value: str
-    reason: str
 
 
 class Plan(Record):
@@ -78,9 +47,13 @@ class Plan(Record):
     kind: ClassVar[str] = "plan"
     stage: ClassVar[str] = "Plan the budget"
     clock: Clock
+    tokens: Tokens
     blueprint: Blueprint
     compute: Compute
     workers: int
+    rates: dict[int, float]  # measured tokens/s of a worker, by depth
+    depth_given: bool
+    tokens_per_second: float  # expected of the final run
     search_seconds: float
     trial_seconds: float
     folds_seconds: float
@@ -88,8 +61,6 @@ class Plan(Record):
     final_seconds: float
     evaluation_seconds: float  # at most, for the test split
     reserve_seconds: float  # kept for evaluation, registration and exit
-    tokens_per_second: float  # expected of the final run
-    choices: tuple[Choice, ...]
 
     @property
     def final_deadline(self) -> float:
@@ -97,68 +68,37 @@ class Plan(Record):
         return self.clock.deadline - self.reserve_seconds
 
     def rows(self) -> list[dict[str, Any]]:
-        """The plan as a table with reasons."""
-        return [choice.model_dump() for choice in self.choices]
-
-
-def make_clock(run_id: str, run_name: str, budget: str, started: float) -> Clock:
-    """The clock of a run: a new one counts from `started`, one that was interrupted goes on where it stood."""
-    seconds = parse_budget(budget)
-    path = run_folder(run_id) / "clock.json"
-    if path.exists():
-        started = time.time() - float(json.loads(path.read_text())["used_seconds"])
-    return Clock(
-        key=run_id[:8],
-        run_id=run_id,
-        run_name=run_name,
-        budget_seconds=seconds,
-        started=started,
-        deadline=started + seconds,
-    )
-
-
-def keep_beating(clock: Clock) -> None:
-    """Writes down every second how much of the budget is used, so that a killed run can go on with the rest."""
-    folder = run_folder(clock.run_id)
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def beat() -> None:
-        while True:
-            draft = folder / ".clock.json"
-            state = {
-                "used_seconds": time.time() - clock.started,
-                "budget_seconds": clock.budget_seconds,
-                "pid": os.getpid(),
-            }
-            draft.write_text(json.dumps(state))
-            draft.replace(folder / "clock.json")
-            time.sleep(BEAT_SECONDS)
-
-    threading.Thread(target=beat, name="clock", daemon=True).start()
-
-
-def process_start() -> float:
-    """When the command began, or where Prefect started this run, when the run did."""
-    if STARTED_VARIABLE in os.environ:
-        return float(os.environ[STARTED_VARIABLE])
-    began: datetime | None = prefect.runtime.flow_run.scheduled_start_time
-    return (
-        time.time()
-        if began is None
-        else min(time.time(), max(began.astimezone(UTC).timestamp(), time.time() - 120))
-    )
-
-
-@task(name=Clock.stage, task_run_name="start the clock: {budget}")
-def start_clock(budget: str, compute: Compute) -> Clock:
-    """The deadline of this run; workers and MLflow warm up behind it while the data is prepared."""
-    clock = make_clock(
-        str(prefect.runtime.flow_run.id), str(prefect.runtime.flow_run.name), budget, process_start()
-    )
-    keep_beating(clock)
-    threading.Thread(target=pool, args=(compute,), name="warm-up", daemon=True).start()
-    threading.Thread(target=tracking.prepare, name="mlflow-warm-up", daemon=True).start()
-    return clock
+        """Each choice with its value and its reason."""
+        expected = self.tokens_per_second * self.final_seconds
+        passes = expected / self.tokens.tokens["train"]
+        measured = ", ".join(f"depth {depth}: {rate:,.0f}" for depth, rate in self.rates.items())
+        law = "lowest expected loss for the time (Hoffmann et al. 2022)"
+        trials = (
+            f"trials of up to {self.trial_seconds:.0f} s"
+            if self.search_seconds
+            else "too little time, or not wanted"
+        )
+        folds = f"{self.tokens.splits.folds} folds of {self.fold_seconds:.0f} s"
+        lines = (
+            ("workers", self.workers, "user" if self.compute.workers else "one for each core or GPU"),
+            ("measured tokens/s of a worker", measured, "trained on this machine just now"),
+            ("depth", self.blueprint.model.depth, "user" if self.depth_given else law),
+            ("vocabulary", f"{self.tokens.vocabulary:,}", "by rule, from text and budget"),
+            ("tokens of the final run", f"{expected:,.0f}", f"{passes:.2f} passes over the train split"),
+            ("search", f"{self.search_seconds:.0f} s", trials),
+            (
+                "cross-validation",
+                f"{self.folds_seconds:.0f} s",
+                folds if self.folds_seconds else "too little time, or not wanted",
+            ),
+            ("final run", f"{self.final_seconds:.0f} s", "what is left"),
+            (
+                "evaluation, registration, exit",
+                f"{self.reserve_seconds:.0f} s",
+                f"{self.tokens.tokens['test']:,} test tokens to score, twice where there is a champion",
+            ),
+        )
+        return [{"what": what, "value": str(value), "reason": reason} for what, value, reason in lines]
 
 
 def measured_rate(workers: Pool, assignment: Assignment) -> float:
@@ -277,57 +217,16 @@ def decide(
             f"preparing and measuring took {used:.0f} s of the budget, and judging the model takes {reserve:.0f} s: "
             f"give at least {used + reserve + 2 * RAY_TRAIN_SECONDS:.0f}s"
         )
-    blueprint = at_depth(base, depth)
-    expected = rate * times["final"]
-    measured = ", ".join(f"depth {d}: {r:,.0f}" for d, r in rates.items())
-    epochs = expected / tokens.tokens["train"]
-    choices = (
-        Choice(
-            what="workers",
-            value=f"{workers}",
-            reason="one for each core or GPU" if compute.workers is None else "user",
-        ),
-        Choice(
-            what="measured tokens/s of a worker", value=measured, reason="trained on this machine just now"
-        ),
-        Choice(
-            what="depth",
-            value=f"{depth}",
-            reason="user" if asked else "lowest expected loss for the time (Hoffmann et al. 2022)",
-        ),
-        Choice(what="vocabulary", value=f"{tokens.vocabulary:,}", reason="by rule, from text and budget"),
-        Choice(
-            what="tokens of the final run",
-            value=f"{expected:,.0f}",
-            reason=f"{epochs:.2f} passes over the train split",
-        ),
-        Choice(
-            what="search",
-            value=f"{times['search']:.0f} s",
-            reason=f"trials of up to {times['trial']:.0f} s"
-            if times["search"]
-            else "too little time to learn from trials",
-        ),
-        Choice(
-            what="cross-validation",
-            value=f"{times['folds']:.0f} s",
-            reason=f"{tokens.splits.folds} folds of {times['fold']:.0f} s"
-            if times["folds"]
-            else "too little time for folds, or none asked for",
-        ),
-        Choice(what="final run", value=f"{times['final']:.0f} s", reason="what is left"),
-        Choice(
-            what="evaluation, registration, exit",
-            value=f"{reserve:.0f} s",
-            reason=f"{tokens.tokens['test']:,} test tokens to score",
-        ),
-    )
     return Plan(
         key=clock.key,
         clock=clock,
-        blueprint=blueprint,
+        tokens=tokens,
+        blueprint=at_depth(base, depth),
         compute=compute,
         workers=workers,
+        rates=rates,
+        depth_given=asked is not None,
+        tokens_per_second=rate,
         search_seconds=times["search"],
         trial_seconds=times["trial"],
         folds_seconds=times["folds"],
@@ -335,8 +234,6 @@ def decide(
         final_seconds=times["final"],
         evaluation_seconds=evaluation,
         reserve_seconds=reserve,
-        tokens_per_second=rate,
-        choices=choices,
     )
 
 

@@ -21,7 +21,6 @@ LOOPBACK = "127.0.0.1"
 ROOT = Path(__file__).parents[1]  # where the code is
 STOP_SECONDS = 10.0
 POLL_SECONDS = 0.05
-STARTED_VARIABLE = "SHOESTRING_STARTED"  # when this command began; a worker's trainings count for themselves
 ERROR = re.compile(r"[\w.]*(Error|Exception): ")  # the line that ends a traceback
 
 
@@ -66,7 +65,7 @@ def spawn(command: list[str], name: str, settings: dict[str, str], files: tuple[
     path = log_file(name)
     if path.exists():
         path.replace(path.with_suffix(".previous.log"))
-    inherited = {key: value for key, value in os.environ.items() if key != STARTED_VARIABLE}
+    inherited = {key: value for key, value in os.environ.items() if key != home.STARTED_VARIABLE}
     with path.open("wb") as log:
         child = subprocess.Popen(
             command,

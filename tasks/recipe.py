@@ -104,7 +104,7 @@ def _fill(value: Any, default: Any) -> Any:
     if not isinstance(value, dict) or not isinstance(default, BaseModel):
         return value
     known = type(default).model_fields
-    kind = {"kind": default.kind} if "kind" in known and "kind" not in value else {}
+    kind = {"kind": default.model_dump()["kind"]} if "kind" in known and "kind" not in value else {}
     inner = {name: _fill(entry, getattr(default, name, None)) for name, entry in value.items()}
     return {**kind, **inner}
 

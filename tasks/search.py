@@ -16,9 +16,10 @@ from pydantic import Field
 
 from tasks import tracking
 from tasks.artifacts import Tokens, once_a_run
+from tasks.clock import Clock
 from tasks.cluster import ask_to_stop, pool, side_by_side
 from tasks.home import run_folder
-from tasks.plan import Clock, Plan
+from tasks.plan import Plan
 from tasks.telemetry import METRICS, log, stage
 from training.blueprint import Blueprint
 from training.budget import Wall

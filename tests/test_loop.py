@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from safetensors.torch import save_file
+from torch.multiprocessing.spawn import spawn
 
 from tests.tiny_shards import tiny_blueprint, write_shards
 from training.budget import TokenCount, Wall
@@ -143,7 +143,7 @@ def _rank(rank: int, folder: Path, shards: Path) -> None:
 def test_two_workers_learn_what_one_learns(shards: Shards, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    mp.spawn(_rank, args=(tmp_path, shards.folder), nprocs=2)
+    spawn(_rank, args=(tmp_path, shards.folder), nprocs=2)  # type: ignore[no-untyped-call]
     blueprint = tiny_blueprint(optimizer={"kind": "adamw"})
     watch = Watch(Slice(shards, "validation"), tokens=1024)
     summary, model = train(blueprint, Slice(shards), TokenCount(20 * STEP), Context(tmp_path / "one"), watch)

@@ -2,28 +2,20 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from flows.pipeline import train_best_model
-from tasks import plan, search, telemetry, tracking
+from tasks import home, plan, search, telemetry, tracking
 from tasks.artifacts import Registered
 from tasks.cluster import stop_ray
 from tasks.generate import complete, resolve_model
-from tasks.home import run_folder
 from tasks.launch import summary
 from tasks.source import Files
 from tasks.split import Validation
 from training.journal import read_journal
-
-
-@pytest.fixture(scope="module")
-def monkeymodule() -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
 
 
 class Seen:
@@ -47,7 +39,7 @@ def test_a_budget_becomes_a_registered_model_with_evidence(
 ) -> None:
     monkeypatch.setattr(plan, "SMALL_SECONDS", 4.0)  # so that a short run has trials and folds, too
     monkeypatch.setattr(search, "WATCHED_TOKENS", 512)
-    monkeypatch.delenv(plan.STARTED_VARIABLE, raising=False)
+    monkeypatch.delenv(home.STARTED_VARIABLE, raising=False)
     seen = Seen()
     telemetry.draw_on(seen)
     try:
@@ -70,7 +62,7 @@ def test_a_budget_becomes_a_registered_model_with_evidence(
     assert found["elapsed_seconds"] < 1.1 * 60
     assert len(found["folds"]["scores"]) == 2
     assert found["training_seconds"] > 5
-    trials = json.loads((run_folder(run) / "trials.json").read_text())
+    trials = json.loads((home.run_folder(run) / "trials.json").read_text())
     assert trials
     assert any(trial["value"] is not None for trial in trials)
     assert set(seen.ended) >= {"Clean the corpus", "Plan the budget", "Search settings", "Register and gate"}
@@ -86,7 +78,7 @@ def test_a_budget_becomes_a_registered_model_with_evidence(
     assert {child.info.run_name for child in children} >= {"trial-0", "fold-0", "fold-1"}
     steps = [
         event["step"]
-        for event in read_journal(run_folder(run) / "final" / "journal.jsonl")
+        for event in read_journal(home.run_folder(run) / "final" / "journal.jsonl")
         if event["event"] == "step"
     ]
     logged = [point.step for point in client.get_metric_history(registered.mlflow_run_id, "train/loss_nats")]
@@ -105,6 +97,4 @@ def test_the_form_of_the_page_offers_every_section_with_tabs_for_choices() -> No
     properties = schema.properties
     assert list(properties)[:3] == ["budget", "seed", "source"]
     assert len(properties["source"]["anyOf"]) == 3
-    assert "oneOf" not in json.dumps(
-        schema.model_dump_for_openapi() if hasattr(schema, "model_dump_for_openapi") else properties
-    )
+    assert "oneOf" not in json.dumps(schema.model_dump())

@@ -4,9 +4,10 @@ import time
 import pytest
 
 from tasks.artifacts import Corpus, InputError, Splits, Tokens
+from tasks.clock import Clock, make_clock
 from tasks.cluster import Compute
 from tasks.home import run_folder
-from tasks.plan import Clock, best_depth, decide, divide, make_clock, seconds_per_token
+from tasks.plan import best_depth, decide, divide, seconds_per_token
 from training.blueprint import Blueprint, Learning
 from training.model import Scratch
 
@@ -68,9 +69,9 @@ def test_what_was_measured_is_believed_and_larger_models_cost_more() -> None:
 
 def test_every_choice_has_a_reason_and_what_the_user_set_is_kept() -> None:
     plan = decide(a_clock(300), some_tokens(), base(depth=5), Compute(), 2, {5: 9000.0}, 0.2)
-    assert all(choice.reason for choice in plan.choices)
+    assert all(row["reason"] for row in plan.rows())
     assert plan.blueprint.model.depth == 5
-    assert next(choice for choice in plan.choices if choice.what == "depth").reason == "user"
+    assert next(row for row in plan.rows() if row["what"] == "depth")["reason"] == "user"
 
 
 def test_judging_fits_into_what_is_reserved_for_it() -> None:

@@ -1,0 +1,95 @@
+"""The clock of a run: one deadline, from the start of the command to its exit."""
+
+import json
+import os
+import threading
+import time
+from datetime import UTC, datetime
+from typing import ClassVar
+
+import prefect.runtime
+from prefect import task
+
+from tasks import tracking
+from tasks.artifacts import Record
+from tasks.cluster import Compute, pool
+from tasks.home import STARTED_VARIABLE, run_folder
+from training.budget import parse_budget
+
+BEAT_SECONDS = 1.0
+
+
+class Clock(Record):
+    """When a run must be over."""
+
+    kind: ClassVar[str] = "clock"
+    stage: ClassVar[str] = "Start the clock"
+    run_id: str
+    run_name: str
+    budget_seconds: float
+    started: float  # Unix time; a resumed run's is set back by what it had used
+    deadline: float
+
+    def left(self) -> float:
+        """Seconds until the deadline."""
+        return self.deadline - time.time()
+
+
+def make_clock(run_id: str, run_name: str, budget: str, started: float) -> Clock:
+    """The clock of a run: a new one counts from `started`, one that was interrupted goes on where it stood."""
+    seconds = parse_budget(budget)
+    path = run_folder(run_id) / "clock.json"
+    if path.exists():
+        started = time.time() - float(json.loads(path.read_text())["used_seconds"])
+    return Clock(
+        key=run_id[:8],
+        run_id=run_id,
+        run_name=run_name,
+        budget_seconds=seconds,
+        started=started,
+        deadline=started + seconds,
+    )
+
+
+def keep_beating(clock: Clock) -> None:
+    """Writes down every second how much of the budget is used, so that a killed run can go on with the rest."""
+    folder = run_folder(clock.run_id)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def beat() -> None:
+        while True:
+            draft = folder / ".clock.json"
+            state = {
+                "used_seconds": time.time() - clock.started,
+                "budget_seconds": clock.budget_seconds,
+                "pid": os.getpid(),
+            }
+            draft.write_text(json.dumps(state))
+            draft.replace(folder / "clock.json")
+            time.sleep(BEAT_SECONDS)
+
+    threading.Thread(target=beat, name="clock", daemon=True).start()
+
+
+def process_start() -> float:
+    """When the command began, or where Prefect started this run, when the run did."""
+    if STARTED_VARIABLE in os.environ:
+        return float(os.environ[STARTED_VARIABLE])
+    began: datetime | None = prefect.runtime.flow_run.scheduled_start_time
+    return (
+        time.time()
+        if began is None
+        else min(time.time(), max(began.astimezone(UTC).timestamp(), time.time() - 120))
+    )
+
+
+@task(name=Clock.stage, task_run_name="start the clock: {budget}")
+def start_clock(budget: str, compute: Compute) -> Clock:
+    """The deadline of this run; workers and MLflow warm up behind it while the data is prepared."""
+    clock = make_clock(
+        str(prefect.runtime.flow_run.id), str(prefect.runtime.flow_run.name), budget, process_start()
+    )
+    keep_beating(clock)
+    threading.Thread(target=pool, args=(compute,), name="warm-up", daemon=True).start()
+    threading.Thread(target=tracking.prepare, name="mlflow-warm-up", daemon=True).start()
+    return clock
