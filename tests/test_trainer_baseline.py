@@ -85,7 +85,7 @@ def test_test_documents_are_found_by_their_ids_in_the_order_asked_for(shards: Sh
 def pair(ours: list[float], trainer: list[float]) -> Pair:
     names = tuple(f"d{number}" for number in range(len(ours)))
     sizes = np.full(len(ours), 10)
-    return Pair(names, sizes, np.array(ours), np.array(trainer), 300.0, 1.0, 1.02)
+    return Pair(names, sizes, np.array(ours), np.array(trainer), 1.01, 1.0, 1.02)
 
 
 def test_the_difference_is_paired_by_document_and_the_worst_seed_is_shown() -> None:

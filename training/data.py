@@ -87,41 +87,45 @@ class Slice:
 
 
 class Stream:
-    """The slice as one endless sequence: every epoch all documents in a new seeded order.
+    """The slice as endless rows: every epoch all its blocks of text in a new seeded order.
 
-    Batches are consecutive pieces of the stream, so the global order of samples depends on the
-    seed and on the batch shapes alone, never on how many ranks share the rows.
+    A block is as long as the longest row, so that the rows of a batch come from different places, and
+    a row never joins two. Where blocks begin changes with the epoch. The global order of samples
+    depends on the seed and on the batch shapes alone, never on how many ranks share the rows.
     """
 
-    def __init__(self, slice_: Slice, seed: int) -> None:
+    def __init__(self, slice_: Slice, seed: int, block: int) -> None:
         self._ids = slice_.shards.ids(slice_.split)
         self._index = slice_.documents()
-        self._seed = seed
-        self._epoch_tokens = int(self._index[:, LENGTH].sum())
+        self._ends = np.cumsum(self._index[:, LENGTH])
+        self._seed, self._block = seed, block
+        self.tokens = int(self._ends[-1]) if len(self._ends) else 0
+        self._blocks = max(1, self.tokens // block)
         self._epoch: int | None = None
-        if self._epoch_tokens == 0:
+        if self.tokens == 0:
             raise ValueError("the slice holds no tokens to train on")
 
-    def _enter(self, epoch: int) -> None:
+    def row(self, position: int, length: int) -> Ids:
+        """int64 [length]: the row that starts at this place of the endless order."""
+        epoch, within = divmod(position, self._blocks * self._block)
         if epoch != self._epoch:
-            order = np.random.default_rng([self._seed, epoch]).permutation(len(self._index))
-            self._order = self._index[order]
-            self._ends = np.cumsum(self._order[:, LENGTH])
+            dice = np.random.default_rng([self._seed, epoch])
+            self._order, self._phase = dice.permutation(self._blocks), int(dice.integers(self._block))
             self._epoch = epoch
+        number, offset = divmod(within, self._block)
+        return self.read(self._phase + int(self._order[number]) * self._block + offset, length)
 
-    def read(self, position: int, length: int) -> npt.NDArray[np.int64]:
-        """int64 [length]: the stream from `position` on, across documents and epochs."""
+    def read(self, start: int, length: int) -> Ids:
+        """int64 [length]: the slice's tokens from `start` on, document after document, round and round."""
         pieces: list[Stored] = []
         while length > 0:
-            epoch, within = divmod(position, self._epoch_tokens)
-            self._enter(epoch)
-            row = int(np.searchsorted(self._ends, within, side="right"))
-            start, size = self._order[row, OFFSET], int(self._order[row, LENGTH])
-            skipped = within - (int(self._ends[row]) - size)
-            take = min(size - skipped, length)
-            pieces.append(self._ids[start + skipped : start + skipped + take])
-            position += take
-            length -= take
+            start %= self.tokens
+            row = int(np.searchsorted(self._ends, start, side="right"))
+            left = min(int(self._ends[row]) - start, length)
+            at = int(self._index[row, OFFSET] + self._index[row, LENGTH]) - (int(self._ends[row]) - start)
+            pieces.append(self._ids[at : at + left])
+            start += left
+            length -= left
         return np.concatenate(pieces).astype(np.int64)
 
     def batch(
@@ -133,6 +137,5 @@ class Stream:
         `position + rows * context`.
         """
         mine = range(rank, rows, world_size)
-        taken = np.stack([self.read(position + row * context, context + 1) for row in mine])
-        tokens = torch.from_numpy(taken)
+        tokens = torch.from_numpy(np.stack([self.row(position + row * context, context + 1) for row in mine]))
         return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()

@@ -83,7 +83,7 @@ def train(
     )
     optimizers = learning.optimizer.build(model)
     full_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
-    stream = Stream(slice_, blueprint.seed)
+    stream = Stream(slice_, blueprint.seed, block=learning.context)
     precision = autocast(device, learning.precision)
     fingerprint = blueprint.fingerprint()
 
