@@ -1,5 +1,6 @@
 """The `shoestring` command: it parses, and calls what `tasks/` holds."""
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -248,6 +249,13 @@ def main() -> None:
         app()
     except InputError as problem:
         errors.print(f"[red]✗[/red] {escape(str(problem))}", soft_wrap=True)
+        sys.exit(2)
+    except OSError as problem:
+        if problem.errno != errno.ENOSPC:
+            raise
+        errors.print(
+            f"[red]✗[/red] no space left in {home.home()}: `shoestring prune` frees some", soft_wrap=True
+        )
         sys.exit(2)
 
 

@@ -189,6 +189,13 @@ class Pool:
                 outcome: Outcome = ray.get(pending)
                 return outcome
 
+    def release_idle(self) -> None:
+        """Ends workers that nobody waits for any more."""
+        while not self._idle.empty():
+            actor = self._idle.get()
+            self._all.remove(actor)
+            ray.kill(actor)
+
     def release(self) -> None:
         """Ends all workers, so that others may have their cores and memory."""
         self._released = True

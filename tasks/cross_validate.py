@@ -9,7 +9,7 @@ from prefect import task
 from scipy import stats
 
 from tasks.artifacts import Folds, Tokens, once_a_run
-from tasks.cluster import pool, side_by_side
+from tasks.cluster import pool, release_pools, side_by_side
 from tasks.home import run_folder
 from tasks.plan import Plan
 from tasks.search import log_child
@@ -92,6 +92,7 @@ def cross_validate(blueprint: Blueprint, plan: Plan, tokens: Tokens, validation:
     """Scores of the recipe on each fold; the final run's workers start up as soon as a core is free."""
     with stage(Folds.stage) as shown:
         if plan.folds_seconds == 0:
+            release_pools()
             FinalRun.launch(blueprint, plan, tokens)
             shown.result = "no folds: too little time, or none asked for"
             return summarise([], 0.0, shown.result, plan.key)
@@ -111,6 +112,7 @@ def cross_validate(blueprint: Blueprint, plan: Plan, tokens: Tokens, validation:
             scores[fold] = score
             shown.move(len(scores) / validation.folds, f"fold {fold}: {score:.3f} bits per byte")
             if validation.folds - len(scores) < workers.size:
+                workers.release_idle()  # its memory, before the next ones take theirs
                 FinalRun.launch(blueprint, plan, tokens)
         ordered = [scores[fold] for fold in sorted(scores)]
         reason = (

@@ -217,7 +217,7 @@ def draw(trained: Trained, folds: Folds, test: tuple[float, float, float], repor
     return drawn
 
 
-@task(name=Report.stage)
+@task(name=Report.stage, task_run_name="evaluate on the test split")
 def evaluate_model(
     trained: Trained, folds: Folds, splits: Splits, documents_limit_seconds: float | None = None
 ) -> Report:

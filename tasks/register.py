@@ -231,7 +231,7 @@ def record_verdict(client: "MlflowClient", run: str, version: "ModelVersion", ve
         client.log_metric(run, MetricName.GATE_DIFFERENCE, verdict.difference)
 
 
-@task(name=Registered.stage, retries=2, retry_delay_seconds=2)
+@task(name=Registered.stage, task_run_name="register and gate", retries=2, retry_delay_seconds=2)
 def register_model(trained: Trained, report: Report, promotion: Promotion) -> Registered:
     """The model in the registry as challenger, and as champion if it is significantly better.
 

@@ -31,6 +31,7 @@ from tasks.tracking import MetricName
 from training.journal import Event
 
 log = logging.getLogger("shoestring")
+log.setLevel(logging.INFO)
 ARTIFACT_SECONDS = 3.0  # between two updates of a progress artifact
 FLUSH_SECONDS = 2.0  # between two batches of metrics
 BATCH = 1000  # MLflow's limit

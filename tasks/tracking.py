@@ -26,6 +26,7 @@ SETTINGS_FILE = "mlflow.yaml"
 FLOW_RUN_TAG = "prefect.flow_run_id"
 PARENT_TAG = "mlflow.parentRunId"
 RUN_NAME_TAG = "mlflow.runName"
+PAGE_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # opens on the runs, not on traces
 
 
 class MetricName(StrEnum):
@@ -172,7 +173,7 @@ def experiment_id(client: "MlflowClient") -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(client.create_experiment(name, artifact_location=artifact_location()))
+            return str(client.create_experiment(name, artifact_location=artifact_location(), tags=PAGE_TAGS))
         except MlflowException as error:
             found = client.get_experiment_by_name(name)
             if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:

@@ -21,6 +21,7 @@ from training.model import autocast
 
 GO = "go.json"  # in the final run's folder: {"deadline": Unix time}
 STOP = "stop"  # in a training's folder: end early
+LEAST_SECONDS = 3.0  # of a final run that starts late; an untrained model helps nobody
 PATIENCE_SECONDS = 600.0  # a started final run waits this long for its go
 
 
@@ -139,5 +140,6 @@ def final_run(launch: dict[str, Assignment]) -> Outcome:
 
     assignment, ranks = launch["assignment"], ray_train.get_context()
     deadline = wait_for(assignment.folder / GO, PATIENCE_SECONDS)
+    deadline = max(deadline, time.time() + LEAST_SECONDS)
     assignment = replace(assignment, clock=Wall(deadline))
     return carry_out(assignment, ranks.get_world_rank(), ranks.get_world_size())

@@ -30,7 +30,7 @@ PROBE_SECONDS = 5.0  # at least
 MANY_STEPS = 1_000_000  # more than any probe takes
 HEADROOM = 1.02  # the schedule is planned a little long, so that a slow probe leaves no time unused
 USED = 0.95  # of its time and of its schedule, at least
-ATTEMPTS = 3
+ATTEMPTS = 2
 GRACE = 1.05  # and may end as late as our own command may exit
 
 

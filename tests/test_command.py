@@ -1,0 +1,173 @@
+"""The command as a user meets it: what is wrong gets one clear message, exit code 2, and nothing is lost."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tasks import launch
+from tasks.artifacts import InputError
+
+SHOESTRING = [sys.executable, "-m", "flows"]
+
+
+def shoestring(*words: str, home: Path, **options: float) -> subprocess.CompletedProcess[str]:
+    command = [*SHOESTRING, *words, "--home", str(home)]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=options.get("timeout", 120), check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--budget", "0"], "the smallest that can work is 45s"),
+        (["--budget", "5 parsecs"], "such as 90s, 5m or 1h30m"),
+        (["--budget", "1s"], "the smallest that can work is 45s"),
+        (["no-such-recipe"], "give a YAML file, or one of"),
+        (["--set", "nonsense"], "write section.field=value"),
+        (["--resume", "last"], "no such run"),
+    ],
+)
+def test_what_cannot_work_is_said_at_once(words: list[str], message: str, tmp_path: Path) -> None:
+    done = shoestring("run", *words, home=tmp_path / "home")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_home_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = shoestring("run", home=tmp_path / "file" / "home")
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr
+    assert "--home" in done.stderr
+
+
+def test_a_disk_that_is_full_is_said_before_any_compute(
+    fresh_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "SMALLEST_DISK_BYTES", 1e18)
+    with pytest.raises(InputError, match="free space"):
+        launch.read_request("python-code", None, None, [])
+
+
+def test_bad_data_and_settings_stop_at_the_door(tmp_path: Path) -> None:
+    """One home for all, so that the server starts once."""
+    empty, small = tmp_path / "empty", tmp_path / "small"
+    empty.mkdir()
+    small.mkdir()
+    for number in range(60):
+        (small / f"{number}.txt").write_text(f"A short text, number {number}, of a few words only.\n" * 3)
+    cases = {
+        f"source.paths={tmp_path}/missing.txt": "missing.txt",
+        f"source.paths={empty}": str(empty),
+        "learning.optimzer.kind=muon": "did you mean 'optimizer'",
+        "compute.workers=1000": "ask for at most",
+    }
+    for setting, message in cases.items():
+        paths = ["--set", f"source.paths={small}"]
+        done = shoestring("run", "my-text", *paths, "--set", setting, home=tmp_path / "home")
+        assert done.returncode == 2, done.stderr
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+    done = shoestring("run", "my-text", "--set", f"source.paths={small}", home=tmp_path / "home")
+    assert done.returncode == 2, done.stderr
+    assert "tokens" in done.stderr  # a corpus smaller than it takes says how much text is needed
+
+
+def start_run(home: Path, *words: str) -> subprocess.Popen[str]:
+    command = [*SHOESTRING, "run", *words, "--home", str(home), "--json"]
+    ready = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
+    return subprocess.Popen(
+        command,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=ready,
+        start_new_session=True,
+    )
+
+
+def wait_for_checkpoint(home: Path, seconds: float = 150) -> Path:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        for path in home.glob("runs/*/final/checkpoints/step-*"):
+            return path.parents[2]
+        time.sleep(0.2)
+    raise AssertionError("the final run wrote no checkpoint")
+
+
+def states(home: Path) -> tuple[str, str]:
+    """The last run's state in Prefect and in MLflow."""
+    with sqlite3.connect(home / "prefect" / "prefect.db") as prefect:
+        flow = prefect.execute("select state_type from flow_run order by created desc").fetchone()[0]
+    with sqlite3.connect(home / "mlflow.db") as mlflow:
+        run = mlflow.execute("select status from runs order by start_time desc").fetchone()[0]
+    return flow, run
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_ctrl_c_ends_everything_and_the_run_can_be_resumed(tmp_path: Path) -> None:
+    run = start_run(tmp_path, "--budget", "2m")
+    wait_for_checkpoint(tmp_path)
+    children = psutil.Process(run.pid).children(recursive=True)
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate(timeout=30)
+    assert run.returncode == 130
+    assert "--resume" in errors
+    assert states(tmp_path) == ("CANCELLED", "KILLED")
+    time.sleep(1)
+    assert not [child for child in children if child.is_running() and "defunct" not in child.status()]
+
+    done = shoestring("run", "--resume", "last", "--json", home=tmp_path, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "kept from earlier" in done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["aliases"] == ["challenger", "champion"]
+    assert states(tmp_path) == ("COMPLETED", "FINISHED")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_killed_whole_goes_on_with_what_was_left(tmp_path: Path) -> None:
+    run = start_run(tmp_path, "--budget", "2m")
+    folder = wait_for_checkpoint(tmp_path)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait(10)
+    used = json.loads((folder / "clock.json").read_text())["used_seconds"]
+    began = time.monotonic()
+    done = shoestring("run", "--resume", folder.name, "--json", home=tmp_path, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - began < 120 - used + 20
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["flow_run_id"] == folder.name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_final_run_survives_the_death_of_a_worker(tmp_path: Path) -> None:
+    run = start_run(tmp_path, "--budget", "150s")
+    folder = wait_for_checkpoint(tmp_path)
+    workers = [
+        child
+        for child in psutil.Process(run.pid).children(recursive=True)
+        if "RayTrainWorker" in " ".join(child.cmdline())
+    ]
+    workers[0].kill()
+    out, errors = run.communicate(timeout=200)
+    assert run.returncode == 0, errors
+    found = json.loads(out.splitlines()[-1])
+    assert found["aliases"] == ["challenger", "champion"]
+    assert found["elapsed_seconds"] < 1.1 * 150
+    steps = [
+        json.loads(line)["step"] for line in (folder / "final" / "journal.jsonl").read_text().splitlines()
+    ]
+    assert steps == sorted(steps)
