@@ -4,10 +4,10 @@ import json
 import os
 import threading
 import time
-from datetime import UTC, datetime
 from typing import ClassVar
 
 import prefect.runtime
+import psutil
 from prefect import task
 
 from tasks import tracking
@@ -40,7 +40,7 @@ def make_clock(run_id: str, run_name: str, budget: str, started: float) -> Clock
     seconds = parse_budget(budget)
     path = run_folder(run_id) / "clock.json"
     if path.exists():
-        started = time.time() - float(json.loads(path.read_text())["used_seconds"])
+        started -= float(json.loads(path.read_text())["used_seconds"])
     return Clock(
         key=run_id[:8],
         run_id=run_id,
@@ -72,15 +72,11 @@ def keep_beating(clock: Clock) -> None:
 
 
 def process_start() -> float:
-    """When the command began, or where Prefect started this run, when the run did."""
+    """When this run began: with its process, where it has one of its own; else now."""
     if STARTED_VARIABLE in os.environ:
         return float(os.environ[STARTED_VARIABLE])
-    began: datetime | None = prefect.runtime.flow_run.scheduled_start_time
-    return (
-        time.time()
-        if began is None
-        else min(time.time(), max(began.astimezone(UTC).timestamp(), time.time() - 120))
-    )
+    under_a_worker = "PREFECT__FLOW_RUN_ID" in os.environ
+    return psutil.Process().create_time() if under_a_worker else time.time()
 
 
 @task(name=Clock.stage, task_run_name="start the clock: {budget}")

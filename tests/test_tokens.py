@@ -99,7 +99,7 @@ def test_folds_cover_train_and_streams_read_it(tokens: Tokens, splits: Splits) -
     assert set(folds.tolist()) == set(range(splits.folds))
     held_in = sum(Slice(shards, "train", only_fold=fold).tokens() for fold in range(splits.folds))
     assert held_in == tokens.tokens["train"] == shards.documents("train")[:, LENGTH].sum()
-    inputs, targets = Stream(Slice(shards), seed=0).batch(0, rows=2, context=16)
+    inputs, targets = Stream(Slice(shards), seed=0, block=16).batch(0, rows=2, context=16)
     assert inputs.shape == targets.shape == (2, 16) and int(inputs.max()) < tokens.vocabulary
 
 
