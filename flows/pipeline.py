@@ -15,6 +15,7 @@ from tasks.source import PythonStdlib, Source
 from tasks.split import Validation, split_corpus
 from tasks.telemetry import publish
 from tasks.tokens import BytePairs, Tokenizer, tokenize_corpus
+from tasks.tracking import end_unfinished
 from tasks.train import train_final
 from training.blueprint import Learning
 from training.budget import Budget
@@ -22,7 +23,13 @@ from training.model import Model, Scratch
 from training.objectives import CausalLanguageModel, Objective
 
 
-@flow(name="train-best-model", flow_run_name="{budget}-{promotion.name}")
+@flow(
+    name="train-best-model",
+    flow_run_name="{budget}-{promotion.name}",
+    on_failure=[end_unfinished],
+    on_crashed=[end_unfinished],
+    on_cancellation=[end_unfinished],
+)
 def train_best_model(
     budget: Budget = "5m",
     seed: int = 0,

@@ -19,6 +19,7 @@ DEFAULTS = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 1.5 GB of workers that nothing here uses
     "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads cost 65 % when the machine is busy
     "PREFECT_LOGGING_EXTRA_LOGGERS": "shoestring",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",

@@ -24,10 +24,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
 SMALLEST_DISK_BYTES = 500e6
-QUIET = {
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
-}
+QUIET = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}  # the terminal has lines of its own
 
 
 def read_request(

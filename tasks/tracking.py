@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
@@ -21,6 +21,7 @@ from training.config import Section
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from prefect.client.schemas.objects import FlowRun, State
 
 SETTINGS_FILE = "mlflow.yaml"
 FLOW_RUN_TAG = "prefect.flow_run_id"
@@ -226,3 +227,9 @@ def end_all(run_id: str, status: str) -> None:
         below = f'tags.`{PARENT_TAG}` = "{parent.info.run_id}" and attributes.status = "RUNNING"'
         for run in [*tracker.search_runs([experiment], below), parent]:
             tracker.set_terminated(run.info.run_id, status)
+
+
+def end_unfinished(flow: object, flow_run: "FlowRun", state: "State[Any]") -> None:
+    """Ends what MLflow holds of a flow run that failed or was stopped; a hook of the flow."""
+    if (home() / "mlflow.db").exists() or not tracking_uri().startswith("sqlite"):
+        end_all(str(flow_run.id), "KILLED" if state.is_cancelled() or state.is_cancelling() else "FAILED")

@@ -38,8 +38,8 @@ class Muon(Choice):
     """Orthogonalised momentum for the hidden matrices (Jordan et al. 2024), AdamW for the rest."""
 
     kind: Literal["muon"] = "muon"
-    learning_rate: Annotated[float, Tune(0.01, 0.12, log=True)] = Field(
-        default=0.04, gt=0, le=1, description="Step size of the hidden matrices."
+    learning_rate: Annotated[float, Tune(0.005, 0.06, log=True)] = Field(
+        default=0.02, gt=0, le=1, description="Step size of the hidden matrices."
     )
     momentum: float = Field(default=0.95, ge=0, lt=1, description="Memory of the gradient's direction.")
     weight_decay: float = Field(
