@@ -12,7 +12,7 @@ from prefect import task
 
 from tasks import tracking
 from tasks.artifacts import Record
-from tasks.cluster import Compute, pool
+from tasks.cluster import Compute, warm_up
 from tasks.home import STARTED_VARIABLE, run_folder
 from training.budget import parse_budget
 
@@ -86,6 +86,6 @@ def start_clock(budget: str, compute: Compute) -> Clock:
         str(prefect.runtime.flow_run.id), str(prefect.runtime.flow_run.name), budget, process_start()
     )
     keep_beating(clock)
-    threading.Thread(target=pool, args=(compute,), name="warm-up", daemon=True).start()
+    warm_up(compute)
     threading.Thread(target=tracking.prepare, name="mlflow-warm-up", daemon=True).start()
     return clock

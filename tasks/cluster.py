@@ -115,6 +115,8 @@ def _init_ray() -> None:
 
 def stop_ray() -> None:
     """Ends the local cluster, or leaves the remote one, and sweeps up."""
+    while _warming:
+        _warming.pop().join()  # a Ray that is torn down while it starts takes the process with it
     if ray.is_initialized():
         ray.shutdown()
         _over.set()
@@ -232,6 +234,7 @@ def side_by_side(jobs: Sequence[Callable[[], T]], workers: int) -> Iterator[T]:
 
 _pools: dict[str, Pool] = {}
 _starting = threading.Lock()
+_warming: list[threading.Thread] = []
 _over = threading.Event()  # Ray is no longer needed
 
 
@@ -243,6 +246,13 @@ def pool(compute: Compute) -> Pool:
         if key not in _pools:
             _pools[key] = Pool(compute)
         return _pools[key]
+
+
+def warm_up(compute: Compute) -> None:
+    """Starts the workers in the background."""
+    thread = threading.Thread(target=pool, args=(compute,), name="warm-up", daemon=True)
+    _warming.append(thread)
+    thread.start()
 
 
 def release_pools() -> None:

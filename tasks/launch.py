@@ -59,6 +59,7 @@ def execute(
     """
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     signal.signal(signal.SIGTERM, _interrupt)
+    interrupted = find_run(resume) if resume else None
     with start_prefect_server() as server:
         flow = load_flow()  # imports torch and all that, while the server starts
         from tasks.cluster import stop_ray
@@ -72,7 +73,7 @@ def execute(
             run = _new_run(flow, parameters)
         else:
             server.wait()
-            run = _interrupted_run(str(resume))
+            run = _back_in_line(str(interrupted))
             parameters = check_parameters(flow.fn, run.parameters)
         try:
             with StageLines() as lines:
@@ -107,14 +108,10 @@ def _new_run(flow: "Flow[..., Any]", parameters: dict[str, Any]) -> "FlowRun":
         )
 
 
-def _interrupted_run(reference: str) -> "FlowRun":
-    """The run to go on with, put back in line. Raises InputError where there is none, or it had finished."""
-    from prefect.client.orchestration import get_client
-    from prefect.exceptions import ObjectNotFound
-    from prefect.states import AwaitingRetry
-
+def find_run(reference: str) -> str:
+    """The id of the run to go on with. Raises InputError where there is none, or it had finished."""
     runs = home.home() / "runs"
-    known = sorted(runs.glob("*/clock.json"), key=lambda path: path.stat().st_mtime) if runs.exists() else []
+    known = sorted(runs.glob("*/clock.json"), key=lambda path: path.stat().st_mtime)
     names = [path.parent.name for path in known]
     matching = names[-1:] if reference == "last" else [name for name in names if name.startswith(reference)]
     if len(matching) != 1:
@@ -122,12 +119,21 @@ def _interrupted_run(reference: str) -> "FlowRun":
         raise InputError(f"--resume {reference}: no such run in {runs}; the latest are {there}")
     if (runs / matching[0] / "registered.json").exists():
         raise InputError(f"run {matching[0]} is finished; there is nothing to resume")
+    return matching[0]
+
+
+def _back_in_line(run_id: str) -> "FlowRun":
+    """The interrupted run, which Prefect may start again. Raises InputError where Prefect does not know it."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+    from prefect.states import AwaitingRetry
+
     with get_client(sync_client=True) as client:
         try:
-            client.set_flow_run_state(UUID(matching[0]), AwaitingRetry(), force=True)
-            return client.read_flow_run(UUID(matching[0]))
+            client.set_flow_run_state(UUID(run_id), AwaitingRetry(), force=True)
+            return client.read_flow_run(UUID(run_id))
         except ObjectNotFound:
-            raise InputError(f"run {matching[0]} is not known to the Prefect server of this home") from None
+            raise InputError(f"run {run_id} is not known to the Prefect server of this home") from None
 
 
 def _carry_out(flow: "Flow[..., Any]", run: "FlowRun", parameters: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -64,8 +65,11 @@ def test_bad_data_and_settings_stop_at_the_door(tmp_path: Path) -> None:
     empty, small = tmp_path / "empty", tmp_path / "small"
     empty.mkdir()
     small.mkdir()
-    for number in range(60):
-        (small / f"{number}.txt").write_text(f"A short text, number {number}, of a few words only.\n" * 3)
+    for number in range(120):
+        words = random.Random(number).choices(
+            ["some", "few", "plain", "words", "that", "differ", "from", "text", "to", "text"], k=20
+        )
+        (small / f"{number}.txt").write_text(" ".join(words))
     cases = {
         f"source.paths={tmp_path}/missing.txt": "missing.txt",
         f"source.paths={empty}": str(empty),

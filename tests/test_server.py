@@ -121,9 +121,12 @@ def test_flows_run_where_prefect_was_imported_before_the_server_started(own_home
     assert not PREFECT_API_URL.value()
     with prefect_server() as url:
         assert PREFECT_API_URL.value() == url == os.environ["PREFECT_API_URL"]
-        assert flow(answer)() == 42
+        state = flow(answer)(return_state=True)
+        assert state.result() == 42
         with get_client(sync_client=True) as client:
-            assert [run.state_name for run in client.read_flow_runs()] == ["Completed"]
+            run = state.state_details.flow_run_id
+            assert run is not None
+            assert client.read_flow_run(run).state_name == "Completed"
     assert not PREFECT_API_URL.value()
     assert "PREFECT_API_URL" not in os.environ
 
