@@ -17,12 +17,23 @@ from tasks import launch
 from tasks.artifacts import InputError
 
 SHOESTRING = [sys.executable, "-m", "flows"]
+OURS_TO_SET = ("SHOESTRING_", "PREFECT_", "MLFLOW_", "RAY_")
+
+
+def a_users_environment() -> dict[str, str]:
+    """The environment without what the tests' own session has set."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(OURS_TO_SET)}
 
 
 def shoestring(*words: str, home: Path, **options: float) -> subprocess.CompletedProcess[str]:
     command = [*SHOESTRING, *words, "--home", str(home)]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=options.get("timeout", 120), check=False
+        command,
+        capture_output=True,
+        text=True,
+        timeout=options.get("timeout", 120),
+        check=False,
+        env=a_users_environment(),
     )
 
 
@@ -92,6 +103,7 @@ def start_run(home: Path, *words: str) -> subprocess.Popen[str]:
     ready = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
     return subprocess.Popen(
         command,
+        env=a_users_environment(),
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
