@@ -195,6 +195,14 @@ def training_seconds(folder: Path, workers: int) -> float:
     return sum(map(spent, alone)) / workers + spent(folder / "final" / "journal.jsonl")
 
 
+def _myself() -> str:
+    """How this user calls the command."""
+    if shutil.which("shoestring"):
+        return "shoestring"
+    beside = Path(sys.executable).with_name("shoestring")
+    return os.path.relpath(beside) if beside.exists() else "python -m flows"
+
+
 def print_plan(run_id: str, as_json: bool) -> None:
     """Prints what a run would do, with the reasons."""
     from rich.console import Console
@@ -227,7 +235,7 @@ def tell(found: dict[str, Any], as_json: bool) -> None:
         f"  time      {found['elapsed_seconds']:.0f} of {found['budget_seconds']:.0f} s; {share:.0%} in training steps",
         f"  evidence  {found['run_folder']}/report",
         "",
-        "Next: shoestring generate 'def fibonacci('   to see it write",
-        "      shoestring ui                          to look at runs and compare them",
+        f"To see it write:                   {_myself()} generate 'def fibonacci('",
+        f"To look at runs and compare them:  {_myself()} ui",
     ]
     print("\n".join(lines), file=sys.stdout)
