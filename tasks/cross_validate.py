@@ -18,7 +18,7 @@ from tasks.telemetry import stage
 from tasks.train import FinalRun
 from training.blueprint import Blueprint
 from training.budget import Wall
-from training.metrics import bits_per_byte
+from training.metrics import bits
 from training.worker import Assignment
 
 CONFIDENCE = 0.9
@@ -47,7 +47,7 @@ def train_fold(plan: Plan, tokens: Tokens, fold: int, blueprint: Blueprint, dead
         device="cuda" if plan.compute.on_gpu() else "cpu",
     )
     outcome = pool(plan.compute).carry_out(assignment)
-    score = bits_per_byte(outcome.nats, outcome.bytes)
+    score = bits(outcome.nats, outcome.weight)
     tags = {"kind": "fold", "documents": str(outcome.documents)}
     log_child(plan.clock, f"fold-{fold}", tags, {"fold": fold}, folder / "journal.jsonl", score, "FINISHED")
     return score

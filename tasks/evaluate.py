@@ -20,7 +20,7 @@ from tasks import plots
 from tasks.artifacts import Folds, InputError, Report, Splits, Trained, content_key
 from tasks.generate import load, sample
 from tasks.telemetry import in_a_run, stage
-from training.metrics import bits_per_byte, score_documents
+from training.metrics import bits, score_documents
 from training.model import autocast
 
 Floats = npt.NDArray[np.float64]
@@ -95,7 +95,7 @@ def bootstrap(nats: Floats, sizes: npt.NDArray[np.int64], seed: int = 0) -> Floa
     """
     count = len(nats)
     resamples = np.random.default_rng(seed).integers(0, count, (RESAMPLES, count), dtype=np.int32)
-    return np.array([bits_per_byte(nats[rows].sum(), int(sizes[rows].sum())) for rows in resamples])
+    return np.array([bits(nats[rows].sum(), int(sizes[rows].sum())) for rows in resamples])
 
 
 def interval(nats: Floats, sizes: npt.NDArray[np.int64], seed: int = 0) -> tuple[float, float]:
@@ -182,7 +182,7 @@ def evaluate(
     report.mkdir(parents=True, exist_ok=True)
     pq.write_table(scores, report / "test_documents.parquet")
     nats, sizes = scores["nats"].to_numpy(), scores["bytes"].to_numpy()
-    value = bits_per_byte(nats.sum(), sizes.sum())
+    value = bits(nats.sum(), sizes.sum())
     low, high = interval(nats, sizes)
     drawn = draw(trained, folds, (value, low, high), report)
     return Report(

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from tasks.artifacts import Report, Trained
 from tasks.evaluate import RESAMPLES, bootstrap, held_out_documents, score_texts
 from tasks.generate import fetch
-from training.metrics import bits_per_byte
+from training.metrics import bits
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -78,7 +78,7 @@ def judge(
     """
     scores = pq.read_table(report.folder / "report" / "test_documents.parquet")
     sizes, challenger = scores["bytes"].to_numpy(), scores["nats"].to_numpy()
-    value = bits_per_byte(challenger.sum(), int(sizes.sum()))
+    value = bits(challenger.sum(), int(sizes.sum()))
     if champion is None:
         return Verdict(
             promoted=True, reason="first", challenger_bits_per_byte=value, alpha=alpha, documents=len(scores)
@@ -119,9 +119,9 @@ def compare(
         promoted=promoted,
         reason="better" if promoted else "not better" if len(sizes) >= needed else few,
         champion_version=version,
-        challenger_bits_per_byte=bits_per_byte(challenger.sum(), total),
-        champion_bits_per_byte=bits_per_byte(champion.sum(), total),
-        difference=bits_per_byte((challenger - champion).sum(), total),
+        challenger_bits_per_byte=bits(challenger.sum(), total),
+        champion_bits_per_byte=bits(champion.sum(), total),
+        difference=bits((challenger - champion).sum(), total),
         difference_low=float(low),
         difference_high=float(high),
         p_value=p_value,

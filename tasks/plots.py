@@ -81,7 +81,7 @@ def smooth_losses(events: Sequence[Event]) -> tuple[list[float], list[float]]:
 def validations(events: Sequence[Event]) -> tuple[list[float], list[float]]:
     """Seconds and bits per byte of the validations."""
     seen = [event for event in events if event["event"] == "validation"]
-    return [float(event["seconds"]) for event in seen], [float(event["bits_per_byte"]) for event in seen]
+    return [float(event["seconds"]) for event in seen], [float(event["bits"]) for event in seen]
 
 
 def trials(found: Sequence[dict[str, Any]], out: Path) -> Path:

@@ -142,7 +142,7 @@ def train_trial(plan: Plan, tokens: Tokens, number: int, blueprint: Blueprint, r
         device="cuda" if plan.compute.on_gpu() else "cpu",
     )
     outcome = pool(plan.compute).carry_out(assignment, reports(folder))
-    return None if outcome.summary.stopped else outcome.summary.validation_bits_per_byte
+    return None if outcome.summary.stopped else outcome.summary.validation_bits
 
 
 class Searching:
@@ -183,7 +183,7 @@ class Searching:
                     return
                 rung = RUNGS.index(max(r for r in RUNGS if r <= event["progress"]))
                 with self.lock:
-                    trial.report(event["bits_per_byte"], rung)
+                    trial.report(event["bits"], rung)
                     if trial.should_prune():
                         ask_to_stop(folder)
 

@@ -47,7 +47,7 @@ METRICS: dict[str, dict[str, str]] = {
         "training_seconds": MetricName.TRAIN_SECONDS,
         "tokens_per_second": MetricName.TRAIN_SPEED,
     },
-    "validation": {"bits_per_byte": MetricName.VALIDATION_BITS_PER_BYTE},
+    "validation": {"bits": MetricName.VALIDATION_BITS_PER_BYTE},
 }
 
 

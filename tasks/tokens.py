@@ -124,7 +124,7 @@ class Packer:
 
     def __init__(self, folder: Path, vocabulary: int, files: ExitStack) -> None:
         self.dtype = np.dtype(np.uint16 if vocabulary <= 2**16 else np.uint32)
-        self.rows: dict[str, list[tuple[int, int, int, int]]] = {name: [] for name in SPLITS}
+        self.rows: dict[str, list[tuple[int, int, int, int, int]]] = {name: [] for name in SPLITS}
         self.tokens = dict.fromkeys(SPLITS, 0)
         self._folder, self._vocabulary = folder, vocabulary
         self._files = {name: files.enter_context((folder / f"{name}.bin").open("wb")) for name in SPLITS}
@@ -133,15 +133,21 @@ class Packer:
         """The document's offset, in tokens, in its split."""
         offset = self.tokens[name]
         self._files[name].write(np.array(ids, self.dtype).tobytes())
-        self.rows[name].append((offset, len(ids), size_bytes, fold))
+        self.rows[name].append((offset, len(ids), size_bytes, fold, -1))
         self.tokens[name] += len(ids)
         return offset
 
     def finish(self) -> None:
         """Writes the indices and the header."""
         for name, rows in self.rows.items():
-            np.save(self._folder / f"{name}.npy", np.array(rows, np.int64).reshape(-1, 4))
-        header = {"dtype": self.dtype.name, "vocabulary": self._vocabulary, "start_token": 0}
+            np.save(self._folder / f"{name}.npy", np.array(rows, np.int64).reshape(-1, 5))
+        header = {
+            "dtype": self.dtype.name,
+            "vocabulary": self._vocabulary,
+            "start_token": 0,
+            "mask_token": None,
+            "labels": [],
+        }
         (self._folder / "shards.json").write_text(json.dumps(header))
 
 

@@ -101,7 +101,7 @@ class FinalRun:
                 if event["event"] == "step":
                     loss = f"loss {event['loss']:.3f}"
                 else:
-                    score = f", {event['bits_per_byte']:.3f} bits per byte on validation text"
+                    score = f", {event['bits']:.3f} bits per byte on validation text"
             shown.move((time.time() - began) / max(1.0, deadline - began), loss + score)
             if not alive:
                 break
@@ -147,6 +147,6 @@ def train_final(blueprint: Blueprint, plan: Plan, tokens: Tokens) -> Trained:
             training_seconds=summary.training_seconds,
             final_seconds=time.time() - began,
             workers=plan.workers,
-            validation_bits_per_byte=summary.validation_bits_per_byte,
+            validation_bits_per_byte=summary.validation_bits,
             tokens=tokens,
         )

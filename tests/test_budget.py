@@ -63,16 +63,16 @@ def test_flops_of_a_known_model() -> None:
 
 def test_a_wall_clock_spreads_what_is_left_after_a_crash() -> None:
     clock = Wall(deadline=time.time() + 10)
-    assert clock.progress(0, used_seconds=30.0) == pytest.approx(0.75, abs=0.01)
-    assert clock.progress(0, used_seconds=35.0) == pytest.approx(0.875, abs=0.01)
-    assert Wall(deadline=time.time() - 1).progress(0, 0.0) == 1.0
+    assert clock.progress(1, 0, used_seconds=30.0) == pytest.approx(0.75, abs=0.01)
+    assert clock.progress(1, 0, used_seconds=35.0) == pytest.approx(0.875, abs=0.01)
+    assert Wall(deadline=time.time() - 1).progress(1, 0, 0.0) == 1.0
 
 
 def test_tokens_end_a_wall_clock_early() -> None:
     clock = Wall(deadline=time.time() + 1000, tokens=100)
-    assert clock.progress(50, 0.0) == pytest.approx(0.5)
-    assert clock.progress(200, 0.0) == 1.0
+    assert clock.progress(1, 50, 0.0) == pytest.approx(0.5)
+    assert clock.progress(1, 200, 0.0) == 1.0
 
 
 def test_a_token_count_knows_no_time() -> None:
-    assert TokenCount(400).progress(100, 1e9) == 0.25
+    assert TokenCount(400).progress(1, 100, 1e9) == 0.25

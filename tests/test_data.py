@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tiny_shards import START, write_shards
+from tests.tiny_shards import START, tiny_blueprint, write_shards
 from training.data import FOLD, LENGTH, Shards, Slice, Stream
+from training.objectives import CausalLanguageModel, MaskedLanguageModel, SequenceClassification
 
 
 @pytest.fixture
@@ -59,13 +60,15 @@ def test_a_slice_shorter_than_a_row_goes_round(shards: Shards) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_ranks_share_the_same_global_batch(shards: Shards, workers: int) -> None:
-    stream = Stream(Slice(shards), seed=0, block=16)
-    inputs, targets = stream.batch(640, rows=8, context=16)
-    shared = [stream.batch(640, 8, 16, rank, workers) for rank in range(workers)]
-    for rank, (mine, my_targets) in enumerate(shared):
-        assert torch.equal(mine, inputs[rank::workers])
-        assert torch.equal(my_targets, targets[rank::workers])
-    assert torch.equal(inputs[:, 1:], targets[:, :-1])
+    facts = tiny_blueprint(context=16).facts()
+    for objective in (CausalLanguageModel(), MaskedLanguageModel(), SequenceClassification()):
+        feed = objective.feed(Slice(shards), facts)
+        whole = feed.batch(640, rows=8, length=16)
+        for rank in range(workers):
+            mine = feed.batch(640, 8, 16, rank, workers)
+            ids = mine.inputs["input_ids"]  # padded to the longest row of the share
+            assert torch.equal(ids, whole.inputs["input_ids"][rank::workers, : ids.shape[1]])
+            assert torch.equal(mine.targets, whole.targets[rank::workers])
 
 
 def test_a_fold_is_left_out_whole(shards: Shards) -> None:
@@ -76,7 +79,8 @@ def test_a_fold_is_left_out_whole(shards: Shards) -> None:
 
 
 def test_texts_give_whole_documents_and_their_bytes(shards: Shards) -> None:
-    documents, sizes = Slice(shards, "test").texts()
+    documents, labels, sizes = Slice(shards, "test").texts()
+    assert set(labels.tolist()) == {0, 1}
     index = Slice(shards, "test").documents()
     assert [len(ids) for ids in documents] == index[:, LENGTH].tolist()
     assert all(ids[0] == START for ids in documents)

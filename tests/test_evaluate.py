@@ -26,7 +26,7 @@ from tasks.evaluate import (
 )
 from tasks.generate import load
 from tests import tiny_run
-from training.metrics import bits_per_byte, score_documents
+from training.metrics import bits, score_documents
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -67,7 +67,7 @@ def test_the_score_is_that_of_all_test_documents(trained: Trained, report: Repor
 def test_training_shows_in_the_score(trained: Trained, report: Report, tmp_path: Path) -> None:
     texts = held_out_documents(trained.tokens.splits)["text"].to_pylist()
     untrained = score_texts(tiny_run.write_model(tmp_path), texts).sum()
-    assert report.bits_per_byte < 0.7 * bits_per_byte(untrained, report.test_bytes)
+    assert report.bits_per_byte < 0.7 * bits(untrained, report.test_bytes)
 
 
 def test_scores_in_fast_precision_are_those_in_full(trained: Trained) -> None:
@@ -125,7 +125,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
 def test_the_bootstrap_is_a_ratio_of_sums_and_seeded() -> None:
     nats, sizes = np.array([1.0, 90.0]), np.array([1, 99])
     values = {round(value, 6) for value in bootstrap(nats, sizes)}
-    assert values == {round(bits_per_byte(*pair), 6) for pair in [(2, 2), (91, 100), (180, 198)]}
+    assert values == {round(bits(*pair), 6) for pair in [(2, 2), (91, 100), (180, 198)]}
     assert np.array_equal(bootstrap(nats, sizes, 1), bootstrap(nats, sizes, 1))
     assert interval(np.array([math.log(2)]), np.array([1])) == (1.0, 1.0)
 

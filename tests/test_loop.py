@@ -13,7 +13,8 @@ from training.budget import TokenCount, Wall
 from training.context import Context
 from training.data import Shards, Slice
 from training.journal import Event, read_journal
-from training.loop import Watch, rows_of, train
+from training.loop import rows_of, train
+from training.watch import Watch
 from training.worker import Assignment, beginnings, carry_out
 
 STEP = 128  # tokens of a tiny step
@@ -35,13 +36,13 @@ def test_training_lowers_the_loss_and_says_how_far_it_came(shards: Shards, tmp_p
         tiny_blueprint(), Slice(shards), TokenCount(60 * STEP), Context(tmp_path / "run"), watch
     )
     events = list(read_journal(tmp_path / "run" / "journal.jsonl"))
-    looks = [event["bits_per_byte"] for event in events if event["event"] == "validation"]
+    looks = [event["bits"] for event in events if event["event"] == "validation"]
     steps = [event for event in events if event["event"] == "step"]
     assert summary.steps == 60
     assert summary.tokens == 60 * STEP == steps[-1]["tokens"]
     assert steps[-1]["progress"] == 1.0
     assert len(looks) == 2
-    assert looks[1] == summary.validation_bits_per_byte
+    assert looks[1] == summary.validation_bits
     assert looks[1] < looks[0] < 8
     assert summary.training_seconds > 0
 
@@ -133,7 +134,7 @@ def _rank(rank: int, folder: Path, shards: Path) -> None:
     watch = Watch(Slice(Shards(shards), "validation"), tokens=1024)
     summary, model = train(blueprint, Slice(Shards(shards)), TokenCount(20 * STEP), context, watch)
     if rank == 0:
-        scores = {"score": torch.tensor(summary.validation_bits_per_byte)}
+        scores = {"score": torch.tensor(summary.validation_bits)}
         save_file(
             scores | {name: tensor.clone() for name, tensor in model.state_dict().items()}, folder / "out"
         )
@@ -148,15 +149,15 @@ def test_two_workers_learn_what_one_learns(shards: Shards, tmp_path: Path) -> No
     watch = Watch(Slice(shards, "validation"), tokens=1024)
     summary, model = train(blueprint, Slice(shards), TokenCount(20 * STEP), Context(tmp_path / "one"), watch)
     together = load_file(tmp_path / "out")
-    assert together.pop("score").item() == pytest.approx(summary.validation_bits_per_byte, rel=1e-4)
+    assert together.pop("score").item() == pytest.approx(summary.validation_bits, rel=1e-4)
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(together[name], tensor, rtol=1e-3, atol=1e-5)
 
 
 def test_rows_fit_the_batch_and_every_rank() -> None:
-    assert rows_of(2048, 256, 2) == 8
-    assert rows_of(2048, 256, 3) == 6
-    assert rows_of(100, 256, 2) == 2
+    assert rows_of(2048 / 256, 2) == 8
+    assert rows_of(2048 / 256, 3) == 6
+    assert rows_of(100 / 256, 2) == 2
 
 
 def test_an_assignment_scores_the_fold_it_left_out(shards: Shards, tmp_path: Path) -> None:
@@ -171,7 +172,7 @@ def test_an_assignment_scores_the_fold_it_left_out(shards: Shards, tmp_path: Pat
     )
     outcome = carry_out(assignment)
     assert outcome.documents == len(Slice(shards, only_fold=1).documents())
-    assert 1 < outcome.nats / outcome.bytes < 8
+    assert 1 < outcome.nats / outcome.weight < 8
     stopped = replace(assignment, folder=tmp_path / "stopped")
     stopped.folder.mkdir()
     (stopped.folder / "stop").touch()
@@ -180,8 +181,9 @@ def test_an_assignment_scores_the_fold_it_left_out(shards: Shards, tmp_path: Pat
 
 def test_beginnings_stand_for_their_share_of_bytes(shards: Shards) -> None:
     held_out = Slice(shards, "test")
-    whole, size_bytes = beginnings(held_out, 10**9)
-    assert size_bytes == held_out.texts()[1].sum()
-    part, some_bytes = beginnings(held_out, 600)
-    assert len(part) == len(whole)
-    assert some_bytes == sum(len(ids) - 1 for ids in part)  # one token a byte here
+    texts = held_out.texts()
+    whole = beginnings(texts, 10**9)
+    assert whole.weights.sum() == texts.weights.sum()
+    part = beginnings(texts, 600)
+    assert len(part.documents) == len(whole.documents)
+    assert part.weights.tolist() == [len(ids) - 1 for ids in part.documents]  # one token a byte here

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import NanoChatConfig, NanoChatForCausalLM
 
 from training import metrics
-from training.metrics import _windows, bits_per_byte, score_documents
+from training.metrics import _windows, bits, score_documents
 
 LENGTHS = [1, 2, 3, 8, 9, 16, 17, 40, 5, 33]
 
@@ -97,5 +97,5 @@ def test_progress_ends_at_one_and_training_mode_is_kept(
 
 
 def test_bits_per_byte() -> None:
-    assert bits_per_byte(8 * math.log(2), 4) == pytest.approx(2.0)
-    assert bits_per_byte(1.0, 0) == math.inf
+    assert bits(8 * math.log(2), 4) == pytest.approx(2.0)
+    assert bits(1.0, 0) == math.inf

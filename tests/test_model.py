@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import pytest
 import torch
 
-from training.model import Scratch, autocast, count_parameters, hidden_parameters, width_of
+from training.model import Scratch, Shape, autocast, count_parameters, hidden_parameters, width_of
 
 FAMILIES = get_args(Scratch.model_fields["family"].annotation)
 
@@ -16,7 +16,7 @@ FAMILIES = get_args(Scratch.model_fields["family"].annotation)
 def test_a_saved_model_gives_the_same_logits_in_a_bare_process(
     family: Literal["nanochat", "llama", "qwen3", "gpt2"], tmp_path: Path
 ) -> None:
-    model = Scratch(family=family, depth=1).build(97, 32, 0, seed=1).eval()
+    model = Scratch(family=family, depth=1).build(Shape(vocabulary=97, context=32), seed=1).eval()
     for parameter in model.parameters():  # zeroed projections would hide differences
         torch.nn.init.normal_(parameter, std=0.05)
     model.save_pretrained(tmp_path)
@@ -34,7 +34,7 @@ def test_a_saved_model_gives_the_same_logits_in_a_bare_process(
 
 
 def test_a_new_model_predicts_every_token_alike() -> None:
-    model = Scratch(depth=3).build(257, 32, 0, seed=0)
+    model = Scratch(depth=3).build(Shape(vocabulary=257, context=32), seed=0)
     residual = model.model(torch.tensor([[5, 6, 7]])).last_hidden_state
     alone = model.model(torch.tensor([[5]])).last_hidden_state
     torch.testing.assert_close(residual[:, :1], alone)  # zeroed projections: no token sees another
@@ -45,13 +45,13 @@ def test_a_new_model_predicts_every_token_alike() -> None:
 
 def test_depth_is_the_one_dial() -> None:
     assert [width_of(depth) for depth in (1, 4, 6, 12)] == [64, 192, 320, 576]
-    model = Scratch(depth=4).build(257, 32, 0, seed=0)
+    model = Scratch(depth=4).build(Shape(vocabulary=257, context=32), seed=0)
     assert count_parameters(model) == hidden_parameters(4) + 2 * 257 * 192
 
 
 def test_an_unsettled_depth_is_refused() -> None:
     with pytest.raises(ValueError, match=r"model\.depth"):
-        Scratch().config(257, 32, 0)
+        Scratch().config(Shape(vocabulary=257, context=32))
 
 
 def test_bf16_products_only_where_asked_for() -> None:

@@ -3,7 +3,7 @@ from typing import get_args
 import pytest
 import torch
 
-from training.model import Scratch
+from training.model import Scratch, Shape
 from training.optimizers import AdamW, Muon, Optimizer
 
 MEMBERS = get_args(get_args(Optimizer)[0])
@@ -11,14 +11,16 @@ MEMBERS = get_args(get_args(Optimizer)[0])
 
 @pytest.mark.parametrize("member", MEMBERS)
 def test_every_parameter_is_in_exactly_one_group(member: type[AdamW]) -> None:
-    model = Scratch(family="qwen3", depth=2).build(257, 32, 0, seed=0)  # has gains, too
+    model = Scratch(family="qwen3", depth=2).build(
+        Shape(vocabulary=257, context=32), seed=0
+    )  # has gains, too
     grouped = [p for o in member().build(model) for group in o.param_groups for p in group["params"]]
     assert sorted(map(id, grouped)) == sorted(map(id, model.parameters()))
 
 
 @pytest.mark.parametrize("member", MEMBERS)
 def test_a_fixed_batch_is_learned(member: type[AdamW]) -> None:
-    model = Scratch(depth=1).build(64, 16, 0, seed=0)
+    model = Scratch(depth=1).build(Shape(vocabulary=64, context=16), seed=0)
     optimizers = member().build(model)
     tokens = torch.randint(0, 64, (4, 17), generator=torch.Generator().manual_seed(0))
 
@@ -36,7 +38,7 @@ def test_a_fixed_batch_is_learned(member: type[AdamW]) -> None:
 
 
 def test_muon_leaves_embeddings_and_output_to_adamw() -> None:
-    model = Scratch(depth=2).build(257, 32, 0, seed=0)
+    model = Scratch(depth=2).build(Shape(vocabulary=257, context=32), seed=0)
     adamw, muon = Muon().build(model)
     matrices = {id(p) for group in muon.param_groups for p in group["params"]}
     edges = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
@@ -46,6 +48,6 @@ def test_muon_leaves_embeddings_and_output_to_adamw() -> None:
 
 
 def test_adamw_decays_matrices_only() -> None:
-    model = Scratch(family="qwen3", depth=1).build(257, 32, 0, seed=0)
+    model = Scratch(family="qwen3", depth=1).build(Shape(vocabulary=257, context=32), seed=0)
     for group in AdamW(weight_decay=0.3).build(model)[0].param_groups:
         assert all((p.ndim >= 2) == (group["weight_decay"] == 0.3) for p in group["params"])

@@ -12,7 +12,7 @@ from tasks.artifacts import Folds
 JOURNAL = [
     {"event": "step", "step": 1, "seconds": 1.0, "loss": 6.0},
     {"event": "step", "step": 2, "seconds": 2.0, "loss": 4.0},
-    {"event": "validation", "step": 2, "seconds": 2.0, "bits_per_byte": 3.0},
+    {"event": "validation", "step": 2, "seconds": 2.0, "bits": 3.0},
 ]
 
 

@@ -68,7 +68,7 @@ def test_shards_give_back_every_document_of_every_split(tokens: Tokens, splits: 
     shards = Shards(tokens.folder)
     side: Split
     for side in get_args(Split):
-        documents, sizes = Slice(shards, side).texts()
+        documents, _, sizes = Slice(shards, side).texts()
         texts = texts_of(splits, side)
         assert [tokenizer.decode(ids[1:]) for ids in documents] == texts
         assert {int(ids[0]) for ids in documents} == {shards.start_token}
@@ -99,8 +99,8 @@ def test_folds_cover_train_and_streams_read_it(tokens: Tokens, splits: Splits) -
     assert set(folds.tolist()) == set(range(splits.folds))
     held_in = sum(Slice(shards, "train", only_fold=fold).tokens() for fold in range(splits.folds))
     assert held_in == tokens.tokens["train"] == shards.documents("train")[:, LENGTH].sum()
-    inputs, targets = Stream(Slice(shards), seed=0, block=16).batch(0, rows=2, context=16)
-    assert inputs.shape == targets.shape == (2, 16) and int(inputs.max()) < tokens.vocabulary
+    rows = Stream(Slice(shards), seed=0, block=16, reach=1).rows(range(2), 0, 16).documents
+    assert all(len(row) == 17 and row.max() < tokens.vocabulary for row in rows)
 
 
 @given(text=st.text(st.characters(codec="utf-8")))

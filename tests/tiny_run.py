@@ -131,9 +131,7 @@ def trained(run_id: str, steps: int = 0, seed: int = 0) -> Trained:
                 {"event": "step", "step": step, "seconds": step / 5, "loss": 5 / step, "tokens": 9 * step}
             )
             if step % 5 == 0:
-                events.append(
-                    {"event": "validation", "step": step, "seconds": step / 5, "bits_per_byte": 4 / step}
-                )
+                events.append({"event": "validation", "step": step, "seconds": step / 5, "bits": 4 / step})
         (folder / path / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     (folder / "trials.json").write_text(
         json.dumps(

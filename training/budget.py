@@ -89,7 +89,7 @@ def training_flops_per_token(parameters: int, layers: int, width: int, context: 
 class Clock(Protocol):
     """Says how far a training is: 0 at its start, 1 at its end."""
 
-    def progress(self, tokens: int, used_seconds: float) -> float: ...
+    def progress(self, step: int, tokens: int, used_seconds: float) -> float: ...
 
 
 @dataclass
@@ -104,7 +104,7 @@ class Wall:
     tokens: int | None = None
     _total: float | None = None
 
-    def progress(self, tokens: int, used_seconds: float) -> float:
+    def progress(self, step: int, tokens: int, used_seconds: float) -> float:
         if self._total is None:
             self._total = used_seconds + max(0.0, self.deadline - time.time())
         by_time = 1.0 if time.time() >= self.deadline else used_seconds / max(self._total, 1e-9)
@@ -118,5 +118,5 @@ class TokenCount:
 
     tokens: int
 
-    def progress(self, tokens: int, used_seconds: float) -> float:
+    def progress(self, step: int, tokens: int, used_seconds: float) -> float:
         return min(1.0, tokens / self.tokens)

@@ -8,40 +8,29 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from training.optimizers import Optimizers
+from training.state import Position, State
 
 KEPT = 2  # the newest may be damaged
 
 
-@dataclass(frozen=True)
-class Position:
-    """How far a training is, apart from its tensors."""
-
-    step: int
-    tokens: int
-    used_seconds: float
-    fingerprint: str
-
-
-def save_checkpoint(folder: Path, position: Position, model: nn.Module, optimizers: Optimizers) -> Path:
+def save_checkpoint(folder: Path, position: Position, state: State) -> Path:
     """Writes `folder/step-<n>` so that it is there whole or not at all; older ones go, but for KEPT."""
     final = folder / f"step-{position.step:08d}"
     draft = folder / f".{final.name}-{os.getpid()}"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    save_file(
-        {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
-        draft / "model.safetensors",
-    )
-    save_file(_state_tensors(optimizers), draft / "optimizer.safetensors")
-    (draft / "state.json").write_text(json.dumps(asdict(position)))
+    _write(state.model.state_dict(), draft / "model.safetensors")
+    _write(_optimizer_tensors(state.optimizers), draft / "optimizer.safetensors")
+    for name, weights in state.extras().items():
+        _write(weights, draft / f"{name}.safetensors")
+    (draft / "state.json").write_text(json.dumps({"position": asdict(position), "facts": state.facts()}))
     sums = {path.name: _sha256(path) for path in sorted(draft.iterdir())}
     (draft / "manifest.json").write_text(json.dumps(sums))
     for path in draft.iterdir():
@@ -71,33 +60,44 @@ def newest_checkpoint(folder: Path, fingerprint: str) -> Path | None:
     return None
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizers: Optimizers) -> Position:
-    """Puts weights, optimizer state and random state back, and says where the training was."""
-    model.load_state_dict(load_file(path / "model.safetensors"))
+def load_checkpoint(path: Path, state: State) -> Position:
+    """Puts weights and everything else back, and says where the training was."""
+    state.model.load_state_dict(load_file(path / "model.safetensors"))
     tensors = load_file(path / "optimizer.safetensors")
-    torch.set_rng_state(tensors.pop("random_state"))
-    for number, optimizer in enumerate(optimizers):
-        state: dict[int, dict[str, torch.Tensor]] = {}
+    for number, optimizer in enumerate(state.optimizers):
+        found: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in tensors.items():
             owner, parameter, field = name.split(".", 2)
             if int(owner) == number:
-                state.setdefault(int(parameter), {})[field] = tensor
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+                found.setdefault(int(parameter), {})[field] = tensor
+        optimizer.load_state_dict({"state": found, "param_groups": optimizer.state_dict()["param_groups"]})
+    device = next(state.model.parameters()).device
+    extras = {
+        name: load_file(path / f"{name}.safetensors", device=str(device))
+        for name in ("average", "best")
+        if (path / f"{name}.safetensors").exists()
+    }
+    state.put_back(json.loads((path / "state.json").read_text())["facts"], extras)
     return read_position(path)
 
 
 def read_position(path: Path) -> Position:
     """Where the training of a checkpoint was."""
-    return Position(**json.loads((path / "state.json").read_text()))
+    return Position(**json.loads((path / "state.json").read_text())["position"])
 
 
-def _state_tensors(optimizers: Optimizers) -> dict[str, torch.Tensor]:
-    tensors = {"random_state": torch.get_rng_state()}
+def _optimizer_tensors(optimizers: Optimizers) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = {}
     for number, optimizer in enumerate(optimizers):
         for parameter, fields in optimizer.state_dict()["state"].items():
             for field, value in fields.items():
-                tensors[f"{number}.{parameter}.{field}"] = torch.as_tensor(value).contiguous()
+                tensors[f"{number}.{parameter}.{field}"] = torch.as_tensor(value)
     return tensors
+
+
+def _write(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Tensors that share memory, such as tied weights, are written one by one."""
+    save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, path)
 
 
 def _verifies(path: Path) -> bool:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
-from training.checkpoint import Position, load_checkpoint, newest_checkpoint, save_checkpoint
+from training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from training.journal import Event, Journal
-from training.optimizers import Optimizers
+from training.state import Position, State
+
+MICRO_ROWS = "micro_rows"  # in a training's folder: what memory was found to hold
 
 
 def _nobody_listens(event: Event) -> None: ...
@@ -34,12 +35,29 @@ class Context:
     world_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     checkpoint_seconds: float | None = None
+    peak_flops: float | None = None  # matrix products a second that this process reaches, if measured
     observe: Callable[[Event], None] = _nobody_listens
     stop_asked: Callable[[], bool] = _never
+    micro_rows: int | None = None  # rows at once, since memory ran out with more
     _journal: Journal | None = None
+    _step: int = 0
+
+    def __post_init__(self) -> None:
+        remembered = self.folder / MICRO_ROWS
+        if remembered.exists():
+            self.micro_rows = int(remembered.read_text())
+
+    def halve(self, rows: int) -> None:
+        """Has every later step, also after a restart, take half of `rows` at once."""
+        self.micro_rows = max(1, rows // 2)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / MICRO_ROWS).write_text(str(self.micro_rows))
+        reason = f"memory ran out with {rows} rows at once; {self.micro_rows} from here on"
+        self.record({"event": "halved", "step": self._step, "reason": reason})
 
     def record(self, event: Event) -> None:
         """Rank 0 writes the event down, and passes it on."""
+        self._step = event["step"]
         if self.rank == 0:
             if self._journal is None:
                 self._journal = Journal(self.folder / "journal.jsonl")
@@ -51,27 +69,39 @@ class Context:
         """Whether somebody asked this training to end early."""
         return self.rank == 0 and self.stop_asked()
 
-    def save(self, position: Position, model: nn.Module, optimizers: Optimizers) -> None:
+    def save(self, position: Position, state: State) -> None:
         """Rank 0 writes a checkpoint; the journal reaches the disk first."""
         if self.rank == 0:
             if self._journal is not None:
                 self._journal.sync()
-            save_checkpoint(self.folder / "checkpoints", position, model, optimizers)
+            save_checkpoint(self.folder / "checkpoints", position, state)
 
-    def restore(self, fingerprint: str, model: nn.Module, optimizers: Optimizers) -> Position | None:
+    def restore(self, fingerprint: str, state: State) -> Position | None:
         """Goes back to the newest good checkpoint, and the journal with it; None where there is none."""
-        path = newest_checkpoint(self.folder / "checkpoints", fingerprint)
-        position = load_checkpoint(path, model, optimizers) if path else None
+        position = self.roll_back(fingerprint, state)
         if self.rank == 0 and (self.folder / "journal.jsonl").exists():
             self._journal = Journal(self.folder / "journal.jsonl")
             self._journal.rewind(position.step if position else 0)
         return position
 
+    def roll_back(self, fingerprint: str, state: State) -> Position | None:
+        """As `restore`, but what happened since stays in the journal."""
+        path = newest_checkpoint(self.folder / "checkpoints", fingerprint)
+        return load_checkpoint(path, state) if path else None
+
+    def sums(self, *values: float) -> list[float]:
+        """Each value summed over all ranks."""
+        if self.world_size == 1:
+            return list(values)
+        totals = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(totals)
+        return [float(total) for total in totals]
+
     def agree(self, progress: float, stop: bool) -> tuple[float, bool]:
         """Rank 0's progress and verdict, on every rank."""
         if self.world_size == 1:
             return progress, stop
-        decision = torch.tensor([progress, float(stop)], dtype=torch.float64)
+        decision = torch.tensor([progress, float(stop)], dtype=torch.float64, device=self.device)
         dist.broadcast(decision, src=0)
         return float(decision[0]), bool(decision[1])
 

@@ -1,23 +1,24 @@
-"""Tokens on disk to batches for a rank; the position in the data is part of the checkpoint.
+"""Tokens on disk to rows for a rank; the position in the data is part of the checkpoint.
 
 A folder of shards holds, for each split (train, validation, test):
 `<split>.bin`   the token ids of all documents, one after the other, each opened by the start token;
-`<split>.npy`   int64 [documents, 4]: offset and length in tokens (start token included), UTF-8 bytes, fold;
-`shards.json`   dtype ("uint16" or "uint32"), vocabulary, start_token.
-
-Shapes: B rows of a batch, T positions of the context.
+`<split>.npy`   int64 [documents, 5]: offset and length in tokens (start token included), UTF-8 bytes, fold,
+                label (-1: none);
+`shards.json`   dtype ("uint16" or "uint32"), vocabulary, start_token, mask_token, labels (their names);
+`tokenizer/`    what `AutoTokenizer` loads.
 """
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-OFFSET, LENGTH, BYTES, FOLD = range(4)
+OFFSET, LENGTH, BYTES, FOLD, LABEL = range(5)
+SORTED_BATCHES = 32  # whose documents are put in order of length, so that the rows of a batch are alike
 Split = Literal["train", "validation", "test"]
 Stored = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 Ids = npt.NDArray[np.int64]
@@ -31,29 +32,30 @@ class Shards:
 
     @property
     def start_token(self) -> int:
-        return int(self._header["start_token"])
+        return int(self.header["start_token"])
 
     @property
     def vocabulary(self) -> int:
-        return int(self._header["vocabulary"])
+        return int(self.header["vocabulary"])
 
-    @property
-    def _header(self) -> dict[str, str | int]:
-        header: dict[str, str | int] = json.loads((self.folder / "shards.json").read_text())
+    @cached_property
+    def header(self) -> dict[str, Any]:
+        """What `shards.json` says."""
+        header: dict[str, Any] = json.loads((self.folder / "shards.json").read_text())
         return header
 
     def ids(self, split: Split) -> Stored:
         """All token ids of a split, as a read-only memory map."""
         path = self.folder / f"{split}.bin"
-        dtype = np.dtype(str(self._header["dtype"]))
+        dtype = np.dtype(str(self.header["dtype"]))
         if path.stat().st_size == 0:
             return np.zeros(0, dtype)
         ids: Stored = np.memmap(path, dtype=dtype, mode="r")
         return ids
 
-    def documents(self, split: Split) -> npt.NDArray[np.int64]:
-        """int64 [documents, 4]: offset, length, bytes, fold."""
-        index: npt.NDArray[np.int64] = np.load(self.folder / f"{split}.npy")
+    def documents(self, split: Split) -> Ids:
+        """int64 [documents, 5]: offset, length, bytes, fold, label."""
+        index: Ids = np.load(self.folder / f"{split}.npy")
         return index
 
 
@@ -66,7 +68,7 @@ class Slice:
     without_fold: int | None = None
     only_fold: int | None = None
 
-    def documents(self) -> npt.NDArray[np.int64]:
+    def documents(self) -> Ids:
         """The rows of the index that the mask lets through."""
         index = self.shards.documents(self.split)
         if self.without_fold is not None:
@@ -79,31 +81,68 @@ class Slice:
         """Tokens in the slice, start tokens included."""
         return int(self.documents()[:, LENGTH].sum())
 
-    def texts(self) -> tuple[list[npt.NDArray[np.int64]], npt.NDArray[np.int64]]:
-        """Every document's token ids, and the documents' UTF-8 bytes."""
+    def texts(self) -> "Sample":
+        """Every document whole, with its label and its UTF-8 bytes."""
         ids, index = self.shards.ids(self.split), self.documents()
         documents = [ids[row[OFFSET] : row[OFFSET] + row[LENGTH]].astype(np.int64) for row in index]
-        return documents, index[:, BYTES]
+        return Sample(documents, index[:, LABEL], index[:, BYTES].astype(np.float64))
+
+
+class Sample(NamedTuple):
+    """Documents to score: token ids from the start token on, label ids, and what each counts in the mean."""
+
+    documents: list[Ids]
+    labels: Ids
+    weights: npt.NDArray[np.float64]
+
+    def share(self, rank: int, world_size: int) -> "Sample":
+        """This rank's part; the parts of all ranks are the whole."""
+        return Sample(
+            self.documents[rank::world_size], self.labels[rank::world_size], self.weights[rank::world_size]
+        )
+
+
+class Source(Protocol):
+    """A slice as endless rows in a seeded global order, which knows nothing of ranks."""
+
+    def rows_in(self, batch_tokens: int, length: int) -> float: ...
+
+    def rows(self, numbers: range, position: int, length: int) -> Sample: ...
+
+    def moved(self, position: int, rows: int, length: int) -> tuple[int, int]: ...
 
 
 class Stream:
-    """The slice as endless rows: every epoch all its blocks of text in a new seeded order.
+    """Text without end: every epoch all blocks of the slice in a new seeded order.
 
     A block is as long as the longest row, so that the rows of a batch come from different places, and
-    a row never joins two. Where blocks begin changes with the epoch. The global order of samples
-    depends on the seed and on the batch shapes alone, never on how many ranks share the rows.
+    a row never joins two. Where blocks begin changes with the epoch. `reach` tokens beyond its length
+    come with each row, as targets of its last ones. Positions count tokens.
     """
 
-    def __init__(self, slice_: Slice, seed: int, block: int) -> None:
+    def __init__(self, slice_: Slice, seed: int, block: int, reach: int = 0) -> None:
         self._ids = slice_.shards.ids(slice_.split)
         self._index = slice_.documents()
         self._ends = np.cumsum(self._index[:, LENGTH])
-        self._seed, self._block = seed, block
+        self._seed, self._block, self._reach = seed, block, reach
         self.tokens = int(self._ends[-1]) if len(self._ends) else 0
         self._blocks = max(1, self.tokens // block)
         self._epoch: int | None = None
         if self.tokens == 0:
             raise ValueError("the slice holds no tokens to train on")
+
+    def rows_in(self, batch_tokens: int, length: int) -> float:
+        """How many rows a batch of so many tokens has."""
+        return batch_tokens / length
+
+    def rows(self, numbers: range, position: int, length: int) -> Sample:
+        """The rows of these numbers in the global batch that starts at `position`."""
+        found = [self.row(position + number * length, length + self._reach) for number in numbers]
+        return Sample(found, np.full(len(found), -1), np.ones(len(found)))
+
+    def moved(self, position: int, rows: int, length: int) -> tuple[int, int]:
+        """Where the batch after one of so many rows starts, and the tokens that this one took."""
+        return position + rows * length, rows * length
 
     def row(self, position: int, length: int) -> Ids:
         """int64 [length]: the row that starts at this place of the endless order."""
@@ -128,14 +167,60 @@ class Stream:
             length -= left
         return np.concatenate(pieces).astype(np.int64)
 
-    def batch(
-        self, position: int, rows: int, context: int, rank: int = 0, world_size: int = 1
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs and targets, int64 [B/world_size, T] each, of this rank's rows of the global batch.
 
-        Rank r takes rows r, r + world_size, ...; the next global batch starts at
-        `position + rows * context`.
-        """
-        mine = range(rank, rows, world_size)
-        tokens = torch.from_numpy(np.stack([self.row(position + row * context, context + 1) for row in mine]))
-        return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+class Documents:
+    """Whole documents: every epoch all of them in a new seeded order, neighbours of about one length.
+
+    A document longer than a row is cut to its beginning. Positions count documents. Where `balanced`,
+    the weights of all documents of a label are the same in sum for every label, and 1 on average.
+    """
+
+    def __init__(
+        self, slice_: Slice, seed: int, context: int, batch_tokens: int, balanced: bool = False
+    ) -> None:
+        self._ids = slice_.shards.ids(slice_.split)
+        self._index = slice_.documents()
+        if not len(self._index):
+            raise ValueError("the slice holds no documents to train on")
+        self._seed, self._epoch = seed, -1
+        self._lengths = np.minimum(self._index[:, LENGTH], context)
+        self._group = max(1, int(self.rows_in(batch_tokens, context)))
+        self.labels = self._index[:, LABEL]
+        self._weights = np.ones(len(self._index))
+        if balanced:
+            counts = np.bincount(np.maximum(self.labels, 0))
+            self._weights = len(self.labels) / (np.count_nonzero(counts) * counts[self.labels])
+
+    def rows_in(self, batch_tokens: int, length: int) -> float:
+        """How many documents of the mean length make a batch of so many tokens."""
+        return batch_tokens / float(self._lengths.mean())
+
+    def rows(self, numbers: range, position: int, length: int) -> Sample:
+        """The rows of these numbers in the global batch that starts at `position`."""
+        chosen = [self._document(position + number) for number in numbers]
+        found = [
+            self._ids[offset : offset + min(size, length)].astype(np.int64)
+            for offset, size in self._index[chosen][:, [OFFSET, LENGTH]].tolist()
+        ]
+        return Sample(found, self.labels[chosen], self._weights[chosen])
+
+    def moved(self, position: int, rows: int, length: int) -> tuple[int, int]:
+        """Where the batch after one of so many rows starts, and the tokens that this one took."""
+        taken = [self._document(position + number) for number in range(rows)]
+        return position + rows, int(np.minimum(self._lengths[taken], length).sum())
+
+    def _document(self, position: int) -> int:
+        epoch, within = divmod(position, len(self._index))
+        if epoch != self._epoch:
+            dice = np.random.default_rng([self._seed, epoch])
+            order = dice.permutation(len(self._index))
+            window = SORTED_BATCHES * self._group
+            for start in range(0, len(order), window):
+                part = order[start : start + window]
+                part = part[np.argsort(self._lengths[part], kind="stable")]
+                batches = [part[at : at + self._group] for at in range(0, len(part), self._group)]
+                whole, rest = batches[: len(part) // self._group], batches[len(part) // self._group :]
+                shuffled = [whole[number] for number in dice.permutation(len(whole))]
+                order[start : start + window] = np.concatenate([*shuffled, *rest])
+            self._order, self._epoch = order, epoch
+        return int(self._order[within])

@@ -3,49 +3,30 @@
 Shapes: B rows of a batch, T positions of the context.
 """
 
+import resource
+import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
-from training.blueprint import Blueprint
+from training.averages import Average
+from training.blueprint import Blueprint, Learning
 from training.budget import Clock
-from training.checkpoint import Position
 from training.context import Context
-from training.data import Slice, Stream
-from training.metrics import bits_per_byte, score_documents
-from training.model import autocast, count_parameters
+from training.data import Slice
+from training.metrics import Precise
+from training.model import autocast, count_parameters, flops_per_token
+from training.objectives import Batch
+from training.state import Best, Position, State
+from training.watch import Watch, choose, look_at
 
-Precise = Callable[[], AbstractContextManager[object]]
-RECORD_SECONDS = 0.25  # between two step events
-
-
-@dataclass(frozen=True)
-class Watch:
-    """What a training looks at on its way: a fixed sample of pieces of held-out text."""
-
-    slice: Slice
-    tokens: int = 16_384
-    at: tuple[float, ...] = (1.0,)  # in progress, rising
-
-    def pieces(self, context: int, rank: int, world_size: int) -> tuple[list[np.ndarray], float]:
-        """This rank's pieces of `context` tokens, each scored alone, and the bytes they stand for."""
-        documents, sizes = self.slice.texts()
-        cut = [
-            ids[at : at + context + 1] for ids in documents for at in range(0, max(1, len(ids) - 1), context)
-        ]
-        cut = [piece for piece in cut if len(piece) > 1]
-        chosen = np.random.default_rng(0).permutation(len(cut))[: max(1, self.tokens // context)]
-        bytes_per_token = float(sizes.sum()) / max(1, sum(len(ids) - 1 for ids in documents))
-        mine = [cut[number] for number in sorted(chosen)][rank::world_size]
-        return mine, bytes_per_token * sum(len(piece) - 1 for piece in mine)
+MOST_ROLLED_BACK = 3  # times, before a training is given up
 
 
 @dataclass(frozen=True)
@@ -57,8 +38,9 @@ class Summary:
     parameters: int
     training_seconds: float  # inside optimizer steps, this process
     loss_nats: float  # mean over the last tenth of the steps
-    validation_bits_per_byte: float | None
+    validation_bits: float | None  # of the weights that were kept; see the objective for what it is per
     stopped: bool  # ended early, as it was asked to
+    kept: str = "last"  # or "average", or "best", where those scored better
 
 
 def train(
@@ -66,97 +48,105 @@ def train(
 ) -> tuple[Summary, PreTrainedModel]:
     """Trains a model as the blueprint says until the clock ends or the context asks to stop.
 
-    Resumes from the newest good checkpoint in the context's folder. Raises ValueError where
-    blueprint and workers do not fit, FloatingPointError where the loss is not finite.
+    Resumes from the newest good checkpoint in the context's folder. A step whose loss or gradient is
+    out of line is skipped; where that does not help, the weights go back to the last checkpoint, and the
+    data goes on. Raises ValueError where blueprint and workers do not fit, FloatingPointError where the
+    loss stays out of line.
     """
-    learning, device = blueprint.learning, context.device
-    if learning.context is None or learning.batch_tokens is None:
-        raise ValueError(
-            "learning.context and learning.batch_tokens are not settled: plan first, or set them"
-        )
-    model = blueprint.model.build(
-        blueprint.vocabulary, learning.context, blueprint.start_token, blueprint.seed
-    )
-    model.to(device)
-    parallel = (
-        DistributedDataParallel(model, gradient_as_bucket_view=True) if context.world_size > 1 else model
-    )
+    learning, objective, device = blueprint.learning, blueprint.objective, context.device
+    full_length, batch_tokens = blueprint.settled()
+    model = blueprint.build(device.type).to(device)
+    parallel = wrapped(model, learning, context)
     optimizers = learning.optimizer.build(model)
     full_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
-    stream = Stream(slice_, blueprint.seed, block=learning.context)
-    precision = autocast(device, learning.precision)
+    feed = objective.feed(slice_, blueprint.facts())
+    precise = autocast(device, learning.precision)
+    state = State(
+        model=model,
+        optimizers=optimizers,
+        scaler=torch.amp.GradScaler(device.type, enabled=learning.precision == "fp16"),
+        average=Average(model, learning.average) if learning.average else None,
+        best=Best(learning.patience) if learning.patience else None,
+    )
     fingerprint = blueprint.fingerprint()
-
-    at = context.restore(fingerprint, model, optimizers) or Position(0, 0, 0.0, fingerprint)
-    looks = list(watch.at) if watch else []
-    progress, stopped, score, losses = clock.progress(at.tokens, at.used_seconds), False, None, []
-    looks = [look for look in looks if look > progress or look == 1.0]
-    training_seconds, recorded, saved = at.used_seconds, 0.0, time.monotonic()
+    at = context.restore(fingerprint, state) or Position(0, 0, 0, 0.0, fingerprint)
+    flops = {length: flops_per_token(model, length) for length in (full_length // 2, full_length)}
+    watched = watch.sample(full_length, objective.head == "classification") if watch else None
+    progress, stopped, score = clock.progress(at.step, at.tokens, at.used_seconds), False, None
+    looks = [look for look in watch.at if look > progress or look == 1.0] if watch else []
+    losses, training_seconds, saved = list[float](), at.used_seconds, time.monotonic()
     parallel.train()
     while progress < 1.0 and not stopped:
         started = time.perf_counter()
-        length = learning.context // 2 if progress < learning.short_context else learning.context
-        rows = rows_of(learning.batch_tokens, length, context.world_size)
-        inputs_BT, targets_BT = stream.batch(at.tokens, rows, length, context.rank, context.world_size)
-        with precision():
-            loss = blueprint.objective.loss_nats(parallel, inputs_BT.to(device), targets_BT.to(device))
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(model.parameters(), learning.gradient_norm)
+        length = full_length // 2 if progress < learning.short_context else full_length
+        rows = rows_of(feed.source.rows_in(batch_tokens, length), context.world_size)
+        batch = feed.batch(at.place, rows, length, context.rank, context.world_size)
+        torch.manual_seed((blueprint.seed << 40) + (at.step << 8) + context.rank)  # of dropout
+        loss = gradients(blueprint, parallel, state, batch, context, precise, length)
+        for optimizer in optimizers:
+            state.scaler.unscale_(optimizer)
+        if learning.l1:
+            pull_to_zero(model, learning.l1)
+        norm = float(nn.utils.clip_grad_norm_(model.parameters(), learning.gradient_norm))
+        objection = state.guard.objection(loss, norm)
         factor = learning.schedule.rate(progress)
         for optimizer, rates in zip(optimizers, full_rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
-            optimizer.step()
+            if objection is None:
+                state.scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
-        losses.append(loss.item())
-        if not np.isfinite(losses[-1]):
-            raise FloatingPointError(
-                f"the loss is {losses[-1]} at step {at.step + 1}: lower the learning rate"
-            )
+        if state.scaler.is_enabled():
+            state.scaler.update()
+        place, taken = feed.source.moved(at.place, rows, length)
+        at = replace(at, step=at.step + 1, tokens=at.tokens + taken, place=place)
+        if state.average:
+            state.average.update(at.step)
         seconds = time.perf_counter() - started
         training_seconds += seconds
-        at = replace(
-            at, step=at.step + 1, tokens=at.tokens + rows * length, used_seconds=at.used_seconds + seconds
+        at = replace(at, used_seconds=at.used_seconds + seconds)
+        progress, stopped = context.agree(
+            clock.progress(at.step, at.tokens, at.used_seconds), context.should_stop()
         )
-        progress, stopped = context.agree(clock.progress(at.tokens, at.used_seconds), context.should_stop())
-
-        if time.monotonic() - recorded > RECORD_SECONDS or progress >= 1.0:
-            recorded = time.monotonic()
-            context.record(
-                {
-                    "event": "step",
-                    "step": at.step,
-                    "tokens": at.tokens,
-                    "progress": progress,
-                    "seconds": at.used_seconds,
-                    "training_seconds": training_seconds,
-                    "loss": losses[-1],
-                    "rate": factor,
-                    "gradient_norm": float(norm),
-                    "tokens_per_second": rows * length / seconds,
-                }
+        where = {"step": at.step, "tokens": at.tokens, "progress": progress, "seconds": at.used_seconds}
+        context.record(
+            {
+                "event": "step",
+                **where,
+                "training_seconds": training_seconds,
+                "loss": loss,
+                "rate": factor,
+                "gradient_norm": norm,
+                "tokens_per_second": taken / seconds,
+                "memory_gb": memory_gb(device),
+            }
+            | (
+                {"utilisation": flops[length] * taken / seconds / context.world_size / context.peak_flops}
+                if context.peak_flops
+                else {}
             )
-        if watch and looks and progress >= looks[0]:
+        )
+        if objection is None:
+            losses.append(loss)
+        else:
+            context.record({"event": "skipped", **where, "reason": objection})
+            if state.guard.gives_up:
+                give_way(state, at, objection, context, where)
+        if watched and looks and progress >= looks[0]:
             looks = [look for look in looks if look > progress]
             began = time.perf_counter()
-            score = look_at(watch, model, learning.context, context, precision)
+            score = look_at(blueprint, model, watched, context, precise)
             at = replace(at, used_seconds=at.used_seconds + time.perf_counter() - began)
-            context.record(
-                {
-                    "event": "validation",
-                    "step": at.step,
-                    "tokens": at.tokens,
-                    "progress": progress,
-                    "seconds": at.used_seconds,
-                    "bits_per_byte": score,
-                }
-            )
+            context.record({"event": "validation", **where, "seconds": at.used_seconds, "bits": score})
+            if state.best and state.best.look(score, model):
+                context.record({"event": "stopped", **where, "reason": "patience is at its end"})
+                progress = 1.0
         if context.checkpoint_seconds is not None and progress < 1.0:
-            due = time.monotonic() - saved > context.checkpoint_seconds
-            _, due = context.agree(progress, due)
-            if due:
-                context.save(at, model, optimizers)
+            due = stopped or time.monotonic() - saved > context.checkpoint_seconds
+            if context.agree(progress, due)[1]:
+                context.save(at, state)
                 saved = time.monotonic()
+    kept, score = ("last", score) if stopped else choose(blueprint, state, watched, score, context, precise)
     context.close()
     tail = losses[-max(1, len(losses) // 10) :]
     summary = Summary(
@@ -165,22 +155,114 @@ def train(
         parameters=count_parameters(model),
         training_seconds=training_seconds,
         loss_nats=float(np.mean(tail)) if tail else float("nan"),
-        validation_bits_per_byte=score,
+        validation_bits=score,
         stopped=stopped,
+        kept=kept,
     )
     return summary, model
 
 
-def rows_of(batch_tokens: int, length: int, world_size: int) -> int:
-    """Rows of a global batch: as many as fit, the same number on every rank, at least one each."""
-    return max(1, batch_tokens // length // world_size) * world_size
-
-
-def look_at(watch: Watch, model: PreTrainedModel, length: int, context: Context, precision: Precise) -> float:
-    """Bits per byte over the watch's pieces, shared among the ranks."""
-    pieces, size_bytes = watch.pieces(length, context.rank, context.world_size)
-    nats = score_documents(model, pieces, length, precision) if pieces else np.zeros(1)
-    totals = torch.tensor([float(nats.sum()), size_bytes], dtype=torch.float64)
+def wrapped(model: PreTrainedModel, learning: Learning, context: Context) -> nn.Module:
+    """The model as the step calls it: compiled, and one of several."""
+    parallel: nn.Module = model
+    if learning.compile == "on":
+        parallel = torch.compile(parallel)  # type: ignore[assignment]
     if context.world_size > 1:
-        dist.all_reduce(totals)
-    return bits_per_byte(float(totals[0]), float(totals[1]))
+        parallel = DistributedDataParallel(parallel, gradient_as_bucket_view=True)
+    return parallel
+
+
+def gradients(
+    blueprint: Blueprint,
+    parallel: nn.Module,
+    state: State,
+    batch: Batch,
+    context: Context,
+    precise: Precise,
+    length: int,
+) -> float:
+    """Leaves the gradient of the global mean loss, and says that loss in nats a prediction.
+
+    Losses are summed over predictions and divided once by their number in the global batch, so that
+    neither micro-batches nor ranks of unlike content count more. Where memory runs out, the
+    micro-batch is halved, for good, and the step done again.
+    """
+    (count,) = context.sums(batch.predicted())
+    own_rows = len(batch.targets)
+    while True:
+        rows = min(own_rows, context.micro_rows or own_rows, _wanted_rows(blueprint, length, own_rows))
+        try:
+            total = torch.zeros((), device=context.device)
+            for start in range(0, own_rows, rows):
+                part = batch.part(slice(start, start + rows)).to(context.device)
+                with _waiting(parallel, last=start + rows >= own_rows), precise():
+                    loss = blueprint.objective.loss_sum(parallel, part, blueprint.learning.label_smoothing)
+                    loss = loss / max(1.0, count)
+                    state.scaler.scale(loss * context.world_size).backward()  # type: ignore[no-untyped-call]
+                total += loss.detach()
+            return context.sums(float(total))[0]
+        except (torch.OutOfMemoryError, RuntimeError) as problem:
+            if not is_out_of_memory(problem) or rows == 1:
+                raise
+            context.halve(rows)
+            if context.world_size > 1:
+                raise  # the other ranks wait within a step; all start again, with the half
+            state.model.zero_grad(set_to_none=True)
+
+
+def _wanted_rows(blueprint: Blueprint, length: int, rows: int) -> int:
+    micro = blueprint.learning.micro_batch_tokens
+    return max(1, micro // length) if micro else rows
+
+
+def _waiting(parallel: nn.Module, last: bool) -> AbstractContextManager[object]:
+    """Gradients are summed over ranks with the last micro-batch alone."""
+    if isinstance(parallel, DistributedDataParallel) and not last:
+        return parallel.no_sync()
+    return nullcontext()
+
+
+def is_out_of_memory(problem: BaseException) -> bool:
+    """Whether memory ran out; on a CPU, torch has no type of its own for that."""
+    return isinstance(problem, torch.OutOfMemoryError) or "can't allocate memory" in str(problem)
+
+
+def pull_to_zero(model: nn.Module, weight: float) -> None:
+    """Adds the gradient of `weight` times the sum of all matrices' absolute entries."""
+    for parameter in model.parameters():
+        if parameter.ndim >= 2 and parameter.grad is not None:
+            parameter.grad.add_(parameter.detach().sign(), alpha=weight)
+
+
+def give_way(state: State, at: Position, objection: str, context: Context, where: dict[str, float]) -> None:
+    """After too many skipped steps: back to the last good weights, or, finite, on from here.
+
+    Raises FloatingPointError where there is nothing to go back to, or going back did not help.
+    """
+    guard = state.guard
+    rolled_back = guard.rolled_back + 1
+    position = context.roll_back(at.fingerprint, state) if rolled_back <= MOST_ROLLED_BACK else None
+    if position is None and ("nan" in objection or "inf" in objection or rolled_back > MOST_ROLLED_BACK):
+        raise FloatingPointError(f"at step {at.step}: {objection}; lower the learning rate")
+    state.guard.forget()
+    state.guard.rolled_back = rolled_back
+    if position is None:
+        context.record({"event": "accepted", **where, "reason": f"the level has moved: {objection}"})
+        return
+    context.record(
+        {"event": "rolled_back", **where, "reason": f"weights of step {position.step}: {objection}"}
+    )
+    context.save(at, state)
+
+
+def rows_of(wanted: float, world_size: int) -> int:
+    """Rows of a global batch: as many as fit, the same number on every rank, at least one each."""
+    return max(1, int(wanted) // world_size) * world_size
+
+
+def memory_gb(device: torch.device) -> float:
+    """The most memory held so far: the process' on a CPU, the allocator's on a GPU, in 1e9 bytes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

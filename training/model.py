@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Literal
 
@@ -11,11 +12,31 @@ from pydantic import Field
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from training.budget import training_flops_per_token
 from training.config import Choice
 
 HEAD_WIDTH = 64
 # What an architecture calls the projections that write into its residual stream.
 OUTPUT_PROJECTIONS = ("o_proj", "down_proj", "fc2", "c_proj")
+
+
+Head = Literal["causal", "masked", "classification"]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the data, the objective and the learning ask of a model."""
+
+    vocabulary: int
+    context: int
+    head: Head = "causal"
+    start_token: int = 0
+    mask_token: int | None = None
+    pad_token: int = 0
+    labels: tuple[str, ...] = ()
+    dropout: float = 0.0
+    attention: str = "eager"
+    activation_checkpointing: bool = False
 
 
 class Scratch(Choice):
@@ -33,8 +54,9 @@ class Scratch(Choice):
         description="Layers; width follows. Empty: the plan takes the depth that the budget can feed.",
     )
 
-    def config(self, vocabulary: int, context: int, start_token: int) -> PreTrainedConfig:
+    def config(self, shape: Shape) -> PreTrainedConfig:
         """The architecture's config at this depth; raises ValueError while the depth is not settled."""
+        vocabulary, context, start_token = shape.vocabulary, shape.context, shape.start_token
         if self.depth is None:
             raise ValueError("model.depth is not settled: plan first, or set it")
         width = width_of(self.depth)
@@ -70,11 +92,11 @@ class Scratch(Choice):
                 sizes.pop("head_dim")
         return AutoConfig.for_model(self.family, **shared, **sizes)
 
-    def build(self, vocabulary: int, context: int, start_token: int, seed: int) -> PreTrainedModel:
+    def build(self, shape: Shape, seed: int) -> PreTrainedModel:
         """A freshly initialised model; its output projections start at zero, so that it starts as a unigram."""
         torch.manual_seed(seed)
-        config = self.config(vocabulary, context, start_token)
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+        config = self.config(shape)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation=shape.attention)
         with torch.no_grad():
             for name, module in model.named_modules():
                 if name.rsplit(".", 1)[-1] in OUTPUT_PROJECTIONS:
@@ -100,7 +122,7 @@ def has_fast_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 def autocast(
@@ -109,6 +131,16 @@ def autocast(
     """Opens the arithmetic of a forward pass: bf16 products where asked for, or fast; else fp32."""
     bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16(device))
     return partial(torch.autocast, device.type, dtype=torch.bfloat16) if bf16 else nullcontext
+
+
+def flops_per_token(model: PreTrainedModel, context: int) -> float:
+    """FLOPs that training takes for one token; see `training_flops_per_token`."""
+    config = model.config
+    embedding = model.get_input_embeddings().weight.numel()
+    multiplied = count_parameters(model) - (0 if config.tie_word_embeddings else embedding)
+    return training_flops_per_token(
+        multiplied, int(config.num_hidden_layers), int(config.hidden_size), context
+    )
 
 
 def count_parameters(model: nn.Module) -> int:

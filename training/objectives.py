@@ -1,23 +1,301 @@
-"""What a model learns to do: the loss of a batch. Shapes: B rows, T positions, V vocabulary."""
+"""What a model learns to do: rows to batches, batches to a loss, documents to scores.
 
-from typing import Annotated, Literal
+Shapes: B rows of a batch, T positions, V vocabulary, C classes.
+"""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import Field
 from torch import nn
 
-from training.config import Choice
+from training.config import AnyOf, Choice, Tune
+from training.data import Documents, Ids, Sample, Slice, Source, Stream
+from training.metrics import Floats, Precise, class_log_probabilities, pseudo_log_likelihood, score_documents
+from training.model import Head
+
+IGNORED = -100  # target of a position where nothing is predicted
+BLANKS = "\u0120\u010a\u0109\u2581"  # how byte-level BPE and SentencePiece write the blank that opens a word
+MASKED, REPLACED = 0.8, 0.1  # of the positions chosen; the rest stays as it is (Devlin et al. 2019)
+
+
+class Facts(NamedTuple):
+    """What an objective must know of a training beside its own settings."""
+
+    seed: int
+    context: int
+    batch_tokens: int
+    vocabulary: int
+    start_token: int
+    mask_token: int | None
+    confined: bool  # attention stays within a document
+
+
+class Batch(NamedTuple):
+    """What the model is called with, and what it should have said."""
+
+    inputs: dict[str, torch.Tensor]
+    targets: torch.Tensor  # int64 [B, T] or [B]; IGNORED where nothing is predicted
+    weights: torch.Tensor  # float32 [B]: what each row counts in the loss; 1 on average
+
+    def predicted(self) -> int:
+        """How many predictions the loss is the mean of."""
+        return int((self.targets != IGNORED).sum())
+
+    def part(self, rows: slice) -> "Batch":
+        """Some of the rows."""
+        inputs = {name: tensor[rows] for name, tensor in self.inputs.items()}
+        return Batch(inputs, self.targets[rows], self.weights[rows])
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on a device."""
+        inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
+        return Batch(inputs, self.targets.to(device), self.weights.to(device))
+
+
+@dataclass(frozen=True)
+class Feed:
+    """The endless batches of a training, in an order that depends on its seed and batch shapes alone."""
+
+    source: Source
+    collate: Callable[[Sample, int, range], Batch]
+
+    def batch(self, position: int, rows: int, length: int, share: int = 0, shares: int = 1) -> Batch:
+        """One share of the global batch that starts at `position`: rows share, share + shares, ..."""
+        numbers = range(share, rows, shares)
+        return self.collate(self.source.rows(numbers, position, length), position, numbers)
 
 
 class CausalLanguageModel(Choice):
     """Predicts every token from those before it."""
 
     kind: Literal["causal_language_model"] = "causal_language_model"
+    head: ClassVar[Head] = "causal"
+    unit: ClassVar[str] = "bits per byte"
 
-    def loss_nats(self, model: nn.Module, inputs_BT: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
-        """Mean negative log-likelihood of a token, in nats, over logits taken to float32."""
-        logits_BTV = model(input_ids=inputs_BT, use_cache=False).logits
-        return nn.functional.cross_entropy(logits_BTV.flatten(0, 1).float(), targets_BT.flatten())
+    def feed(self, slice_: Slice, facts: Facts) -> Feed:
+        """Blocks of text from all over the slice."""
+        return Feed(Stream(slice_, facts.seed, facts.context, reach=1), partial(self._collate, facts))
+
+    def _collate(self, facts: Facts, sample: Sample, position: int, numbers: range) -> Batch:
+        tokens_BT = torch.from_numpy(np.stack(sample.documents))
+        inputs_BT, targets_BT = tokens_BT[:, :-1].contiguous(), tokens_BT[:, 1:].contiguous()
+        return Batch(model_inputs(inputs_BT, facts), targets_BT, ones(inputs_BT))
+
+    def loss_sum(self, model: nn.Module, batch: Batch, smoothing: float = 0.0) -> torch.Tensor:
+        """Negative log-likelihood of the batch's tokens, summed, in nats, over logits taken to float32."""
+        logits_BTV = model(**batch.inputs, use_cache=False).logits
+        return token_loss_sum(logits_BTV, batch.targets, smoothing)
+
+    def score(
+        self,
+        model: nn.Module,
+        sample: Sample,
+        context: int,
+        mask_token: int | None,
+        precise: Precise,
+        progress: Callable[[float], None] = lambda share: None,
+    ) -> Floats:
+        """float64 [documents]: negative log-likelihood of each document, in nats."""
+        return score_documents(model, sample.documents, context, precise, progress)
 
 
-Objective = Annotated[CausalLanguageModel, Field(description="What the model learns to do.")]
+class MaskedLanguageModel(Choice):
+    """Fills in tokens that were hidden, from those on both sides."""
+
+    kind: Literal["masked_language_model"] = "masked_language_model"
+    head: ClassVar[Head] = "masked"
+    unit: ClassVar[str] = "pseudo-bits per byte"
+    rate: Annotated[float, Tune(0.15, 0.4)] = Field(
+        default=0.3,
+        ge=0.05,
+        le=0.5,
+        description="Share of tokens hidden. More gives more to learn a step, from less that is seen"
+        " (Wettig et al. 2023).",
+    )
+    whole_words: bool = Field(
+        default=False,
+        description="Hides words whole: guessing the rest of a half-seen word teaches little.",
+    )
+
+    def feed(self, slice_: Slice, facts: Facts) -> Feed:
+        """Blocks of text from all over the slice, partly hidden."""
+        if facts.mask_token is None:
+            raise ValueError("the tokenizer has no mask token, which masked language modelling needs")
+        starts_V = word_starts(slice_.shards.folder / "tokenizer") if self.whole_words else None
+        collate = partial(self._collate, facts, starts_V)
+        return Feed(Stream(slice_, facts.seed, facts.context), collate)
+
+    def _collate(
+        self,
+        facts: Facts,
+        starts_V: npt.NDArray[np.bool_] | None,
+        sample: Sample,
+        position: int,
+        numbers: range,
+    ) -> Batch:
+        hidden = [
+            self._hide(row, facts, starts_V, np.random.default_rng([facts.seed, 1, position, number]))
+            for row, number in zip(sample.documents, numbers, strict=True)
+        ]
+        inputs_BT = torch.from_numpy(np.stack([inputs for inputs, _ in hidden]))
+        targets_BT = torch.from_numpy(np.stack([targets for _, targets in hidden]))
+        tokens_BT = torch.from_numpy(np.stack(sample.documents))
+        return Batch(model_inputs(inputs_BT, facts, tokens_BT), targets_BT, ones(inputs_BT))
+
+    def _hide(
+        self,
+        row: Ids,
+        facts: Facts,
+        starts_V: npt.NDArray[np.bool_] | None,
+        dice: np.random.Generator,
+    ) -> tuple[Ids, Ids]:
+        """The row with some tokens hidden, and those tokens; the dice are the row's own."""
+        units = np.arange(len(row)) if starts_V is None else np.cumsum(starts_V[row])
+        order = dice.permutation(units.max() + 1)[units]  # every unit's place in a random order
+        order[row == facts.start_token] = len(row)
+        wanted = max(1, round(self.rate * len(row)))
+        chosen = order <= np.sort(order)[wanted - 1]
+        chosen &= row != facts.start_token
+        drawn = dice.random(len(row))
+        inputs = np.where(chosen & (drawn < MASKED), facts.mask_token or 0, row)
+        replaced = chosen & (drawn >= MASKED) & (drawn < MASKED + REPLACED)
+        inputs = np.where(replaced, dice.integers(facts.vocabulary, size=len(row)), inputs)
+        return inputs.astype(np.int64), np.where(chosen, row, IGNORED)
+
+    def loss_sum(self, model: nn.Module, batch: Batch, smoothing: float = 0.0) -> torch.Tensor:
+        """Negative log-likelihood of the hidden tokens, summed, in nats."""
+        logits_BTV = model(**batch.inputs).logits
+        return token_loss_sum(logits_BTV, batch.targets, smoothing)
+
+    def score(
+        self,
+        model: nn.Module,
+        sample: Sample,
+        context: int,
+        mask_token: int | None,
+        precise: Precise,
+        progress: Callable[[float], None] = lambda share: None,
+    ) -> Floats:
+        """float64 [documents]: negative pseudo-log-likelihood of each document, in nats."""
+        if mask_token is None:
+            raise ValueError("the tokenizer has no mask token, which masked scores need")
+        return pseudo_log_likelihood(model, sample.documents, context, mask_token, precise, progress)
+
+
+class SequenceClassification(Choice):
+    """Tells which label a document bears; one longer than the context is judged by its beginning."""
+
+    kind: Literal["sequence_classification"] = "sequence_classification"
+    head: ClassVar[Head] = "classification"
+    unit: ClassVar[str] = "bits per label"
+    balanced: bool = Field(
+        default=False,
+        description="Rare labels count as much as common ones together: better recall of them, worse accuracy.",
+    )
+    focus: Annotated[float, Tune(0.0, 3.0)] = Field(
+        default=0.0,
+        ge=0,
+        le=5,
+        description="Above 0, documents that are already told well count less (focal loss, Lin et al. 2017).",
+    )
+
+    def feed(self, slice_: Slice, facts: Facts) -> Feed:
+        """Documents, padded to the longest of their batch."""
+        source = Documents(slice_, facts.seed, facts.context, facts.batch_tokens, self.balanced)
+        if (source.labels < 0).any():
+            raise ValueError("some documents have no label: give a label column, or leave them out")
+        return Feed(source, partial(self._collate, facts))
+
+    def _collate(self, facts: Facts, sample: Sample, position: int, numbers: range) -> Batch:
+        weights_B = torch.from_numpy(sample.weights).float()
+        inputs = padded(sample.documents, facts.start_token)
+        return Batch(inputs, torch.from_numpy(sample.labels.copy()), weights_B)
+
+    def loss_sum(self, model: nn.Module, batch: Batch, smoothing: float = 0.0) -> torch.Tensor:
+        """Cross-entropy of the labels, weighted and summed, in nats."""
+        logits_BC = model(**batch.inputs).logits.float()
+        losses_B = nn.functional.cross_entropy(
+            logits_BC, batch.targets, reduction="none", label_smoothing=smoothing
+        )
+        if self.focus:
+            right_B = logits_BC.log_softmax(-1).gather(1, batch.targets[:, None])[:, 0].exp()
+            losses_B = losses_B * (1 - right_B) ** self.focus
+        return (losses_B * batch.weights).sum()
+
+    def score(
+        self,
+        model: nn.Module,
+        sample: Sample,
+        context: int,
+        mask_token: int | None,
+        precise: Precise,
+        progress: Callable[[float], None] = lambda share: None,
+    ) -> Floats:
+        """float64 [documents]: negative log-probability of each document's label, in nats."""
+        log_probabilities_NC = class_log_probabilities(model, sample.documents, context, precise, progress)
+        return -log_probabilities_NC[np.arange(len(sample.labels)), sample.labels]
+
+
+def model_inputs(
+    inputs_BT: torch.Tensor, facts: Facts, tokens_BT: torch.Tensor | None = None
+) -> dict[str, torch.Tensor]:
+    """Token ids, and where attention is confined positions that start again with each document."""
+    inputs = {"input_ids": inputs_BT}
+    if facts.confined:
+        starts_BT = (inputs_BT if tokens_BT is None else tokens_BT) == facts.start_token
+        places_T = torch.arange(inputs_BT.shape[1])
+        last_BT = torch.where(starts_BT, places_T, 0).cummax(dim=1).values
+        inputs["position_ids"] = places_T - last_BT
+    return inputs
+
+
+def token_loss_sum(logits_BTV: torch.Tensor, targets_BT: torch.Tensor, smoothing: float) -> torch.Tensor:
+    """Cross-entropy over the positions that have a target, summed, in nats."""
+    return nn.functional.cross_entropy(
+        logits_BTV.flatten(0, 1).float(),
+        targets_BT.flatten(),
+        ignore_index=IGNORED,
+        reduction="sum",
+        label_smoothing=smoothing,
+    )
+
+
+def padded(documents: list[Ids], padding: int) -> dict[str, torch.Tensor]:
+    """Documents as one rectangle as wide as the longest, and the mask that says what is padding."""
+    width = max(len(ids) for ids in documents)
+    inputs_BT = torch.full((len(documents), width), padding)
+    mask_BT = torch.zeros(len(documents), width, dtype=torch.long)
+    for row, ids in enumerate(documents):
+        inputs_BT[row, : len(ids)] = torch.from_numpy(ids)
+        mask_BT[row, : len(ids)] = 1
+    return {"input_ids": inputs_BT, "attention_mask": mask_BT}
+
+
+def ones(inputs_BT: torch.Tensor) -> torch.Tensor:
+    """float32 [B]: every row counts alike."""
+    return torch.ones(len(inputs_BT))
+
+
+def word_starts(tokenizer: Path) -> npt.NDArray[np.bool_]:
+    """bool [V]: whether a token opens a word, by the mark that its kind of tokenizer puts there."""
+    from transformers import AutoTokenizer
+
+    loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False, local_files_only=True)
+    names = loaded.convert_ids_to_tokens(range(len(loaded)))
+    if any(name.startswith("##") for name in names):  # WordPiece marks what continues a word
+        return np.array([not name.startswith("##") for name in names])
+    return np.array([name[:1] in BLANKS or not name[:1].isalnum() for name in names])
+
+
+Objective = Annotated[
+    CausalLanguageModel | MaskedLanguageModel | SequenceClassification,
+    Field(discriminator="kind", description="What the model learns to do."),
+    AnyOf(),
+]

@@ -14,10 +14,10 @@ from transformers.utils import logging as transformers_logging
 from training.blueprint import Blueprint
 from training.budget import TokenCount, Wall
 from training.context import Context
-from training.data import Ids, Shards, Slice
-from training.loop import Summary, Watch, train
-from training.metrics import score_documents
+from training.data import Sample, Shards, Slice
+from training.loop import Summary, train
 from training.model import autocast
+from training.watch import Watch
 
 GO = "go.json"  # in the final run's folder: {"deadline": Unix time}
 STOP = "stop"  # in a training's folder: end early
@@ -38,6 +38,7 @@ class Assignment:
     watched_tokens: int = 16_384
     held_out_tokens: int = 0  # of the fold left out, scored afterwards document by document
     checkpoint_seconds: float | None = None
+    peak_flops: float | None = None  # of one worker's matrix products; see training.budget
     keep_model: bool = False
     device: str = "cpu"
     threads: int = 1
@@ -45,11 +46,11 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of an assignment; `nats` and `bytes` are those of the fold left out."""
+    """What came of an assignment; `nats` and `weight` are those of the fold left out."""
 
     summary: Summary
     nats: float = 0.0
-    bytes: float = 0.0
+    weight: float = 0.0
     documents: int = 0
 
 
@@ -57,7 +58,7 @@ def carry_out(assignment: Assignment, rank: int = 0, world_size: int = 1) -> Out
     """Trains as assigned; a file `stop` in the folder ends it early."""
     transformers_logging.set_verbosity_error()
     torch.set_num_threads(assignment.threads)
-    shards = Shards(assignment.shards)
+    blueprint, shards = assignment.blueprint, Shards(assignment.shards)
     stop = assignment.folder / STOP
     context = Context(
         folder=assignment.folder,
@@ -65,6 +66,7 @@ def carry_out(assignment: Assignment, rank: int = 0, world_size: int = 1) -> Out
         world_size=world_size,
         device=torch.device(assignment.device),
         checkpoint_seconds=assignment.checkpoint_seconds,
+        peak_flops=assignment.peak_flops,
         stop_asked=stop.exists,
     )
     watch = (
@@ -73,29 +75,30 @@ def carry_out(assignment: Assignment, rank: int = 0, world_size: int = 1) -> Out
         else None
     )
     data = Slice(shards, "train", without_fold=assignment.without_fold)
-    summary, model = train(assignment.blueprint, data, assignment.clock, context, watch)
+    summary, model = train(blueprint, data, assignment.clock, context, watch)
     if assignment.keep_model and rank == 0:
         keep_model(model, assignment.shards, assignment.folder / "model")
     if assignment.without_fold is None or not assignment.held_out_tokens or summary.stopped:
         return Outcome(summary)
-    held_out = Slice(shards, "train", only_fold=assignment.without_fold)
-    documents, size_bytes = beginnings(held_out, assignment.held_out_tokens)
-    length = assignment.blueprint.learning.context or 0
-    precision = autocast(context.device, assignment.blueprint.learning.precision)
-    nats = score_documents(model, documents, length, precision)
-    return Outcome(summary, float(nats.sum()), size_bytes, len(documents))
+    held_out = Slice(shards, "train", only_fold=assignment.without_fold).texts()
+    if blueprint.objective.head == "classification":
+        held_out = held_out._replace(weights=np.ones(len(held_out.documents)))
+    else:
+        held_out = beginnings(held_out, assignment.held_out_tokens)
+    precise = autocast(context.device, blueprint.learning.precision)
+    nats = blueprint.objective.score(model, held_out, blueprint.settled()[0], blueprint.mask_token, precise)
+    return Outcome(summary, float(nats.sum()), float(held_out.weights.sum()), len(nats))
 
 
-def beginnings(held_out: Slice, tokens: int) -> tuple[list[Ids], float]:
+def beginnings(whole: Sample, tokens: int) -> Sample:
     """Every document's first tokens, `tokens` in all, and the bytes that they stand for.
 
     All documents in part say more than a few of them whole: documents differ more than their parts.
     """
-    documents, sizes = held_out.texts()
-    longest = max(2, tokens // max(1, len(documents)))
-    cut = [ids[:longest] for ids in documents]
-    shares = [(len(kept) - 1) / max(1, len(ids) - 1) for kept, ids in zip(cut, documents, strict=True)]
-    return cut, float(np.dot(shares, sizes))
+    longest = max(2, tokens // max(1, len(whole.documents)))
+    cut = [ids[:longest] for ids in whole.documents]
+    shares = [(len(kept) - 1) / max(1, len(ids) - 1) for kept, ids in zip(cut, whole.documents, strict=True)]
+    return Sample(cut, whole.labels, whole.weights * shares)
 
 
 def keep_model(model: torch.nn.Module, shards: Path, folder: Path) -> None:

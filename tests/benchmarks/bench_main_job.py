@@ -30,7 +30,7 @@ from tests.benchmarks.figures import Figure
 from tests.benchmarks.watched import Watched, watch
 from training.budget import parse_budget
 from training.data import Ids, Shards, Slice
-from training.metrics import Floats, bits_per_byte, score_documents
+from training.metrics import Floats, bits, score_documents
 
 BENCH = "main_job"
 SHOESTRING = Path(sys.executable).with_name("shoestring")
@@ -77,7 +77,7 @@ class Pair:
     @property
     def difference(self) -> float:
         """Ours minus the Trainer's, in bits per byte."""
-        return bits_per_byte(float((self.ours_nats - self.trainer_nats).sum()), int(self.bytes.sum()))
+        return bits(float((self.ours_nats - self.trainer_nats).sum()), int(self.bytes.sum()))
 
 
 def main(arguments: Arguments) -> list[Figure]:
@@ -175,7 +175,7 @@ def documents_of(shards: Shards, ids: Sequence[str]) -> list[Ids]:
     """The tokens of the test documents of these ids, in their order."""
     table = pq.read_table(shards.folder / "documents.parquet", columns=["id", "split"])
     names = table.filter(pc.equal(table["split"], "test"))["id"].to_pylist()
-    documents, _ = Slice(shards, "test").texts()
+    documents = Slice(shards, "test").texts().documents
     by_name = dict(zip(names, documents, strict=True))
     return [by_name[name] for name in ids]
 
@@ -227,7 +227,7 @@ def quality(budget: str, pairs: Sequence[Pair]) -> list[Figure]:
     trainer = np.mean([pair.trainer_nats[:count] for pair in pairs], axis=0)
 
     def over_documents(name: str, nats: Floats, limit: str | None = None) -> Figure:
-        value = bits_per_byte(float(nats.sum()), int(sizes.sum()))
+        value = bits(float(nats.sum()), int(sizes.sum()))
         return figure(f"{name}, {budget}", value, interval(nats, sizes), "bits/byte", limit, must)
 
     must = budget in COMPARED_MUST
