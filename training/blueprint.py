@@ -6,13 +6,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 from transformers import PreTrainedModel
 
+import training.attention  # registers an attention of ours
 from training.config import Section, Tune
 from training.model import Model, Precision, Scratch, Shape
 from training.objectives import CausalLanguageModel, Facts, Objective
 from training.optimizers import Muon, Optimizer
 from training.schedules import Schedule, WarmupStableDecay
 
-Attention = Literal["auto", "eager", "sdpa", "flex_attention", "flash_attention_2"]
+Attention = Literal["auto", "eager", "blockwise", "sdpa", "flex_attention", "flash_attention_2"]
 
 
 class Learning(Section):

@@ -21,7 +21,7 @@ from training.budget import Clock
 from training.context import Context
 from training.data import Slice
 from training.metrics import Precise
-from training.model import autocast, count_parameters, flops_per_token
+from training.model import autocast, count_parameters, flops_per_token, narrow_residuals
 from training.objectives import Batch
 from training.state import Best, Position, State
 from training.watch import Watch, choose, look_at
@@ -56,6 +56,7 @@ def train(
     learning, objective, device = blueprint.learning, blueprint.objective, context.device
     full_length, batch_tokens = blueprint.settled()
     model = blueprint.build(device.type).to(device)
+    narrow_residuals(model)
     parallel = wrapped(model, learning, context)
     optimizers = learning.optimizer.build(model)
     full_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]

@@ -133,6 +133,19 @@ def autocast(
     return partial(torch.autocast, device.type, dtype=torch.bfloat16) if bf16 else nullcontext
 
 
+def narrow_residuals(model: PreTrainedModel) -> None:
+    """Under autocast, what layers add to is as narrow as what they say: embeddings come out in its type.
+
+    Otherwise the sum stays in fp32 and every layer widens and narrows again: a tenth of a step on a CPU.
+    """
+
+    def narrow(module: nn.Module, inputs: object, embedded: torch.Tensor) -> torch.Tensor:
+        kind = embedded.device.type
+        return embedded.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else embedded
+
+    model.get_input_embeddings().register_forward_hook(narrow)
+
+
 def flops_per_token(model: PreTrainedModel, context: int) -> float:
     """FLOPs that training takes for one token; see `training_flops_per_token`."""
     config = model.config
