@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from transformers import PreTrainedModel
 
-import training.attention  # registers an attention of ours
+from training.attention import NAME as BLOCKWISE
 from training.config import Section, Tune
 from training.model import Model, Precision, Scratch, Shape
 from training.objectives import CausalLanguageModel, Facts, Objective
@@ -139,6 +139,9 @@ class Blueprint(Section):
     def build(self, device: str = "cpu") -> PreTrainedModel:
         """The model that the training starts from."""
         attention = self.learning.attention
+        if attention == "auto":  # no plan has measured it
+            blocks = device == "cpu" and self.objective.head == "causal"
+            attention = BLOCKWISE if blocks else "eager" if device == "cpu" else "sdpa"
         shape = Shape(
             head=self.objective.head,
             vocabulary=self.vocabulary,
@@ -148,7 +151,7 @@ class Blueprint(Section):
             pad_token=self.start_token,
             labels=self.labels,
             dropout=self.learning.dropout,
-            attention=("sdpa" if device == "cuda" else "eager") if attention == "auto" else attention,
+            attention=attention,
             activation_checkpointing=self.learning.activation_checkpointing,
         )
         return self.model.build(shape, self.seed)
