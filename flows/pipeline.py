@@ -8,10 +8,11 @@ from tasks.clock import start_clock
 from tasks.cluster import Compute
 from tasks.cross_validate import cross_validate
 from tasks.evaluate import evaluate_model
+from tasks.library import PythonStdlib
 from tasks.plan import plan_budget
 from tasks.register import Promotion, register_model
 from tasks.search import Search, search_blueprint
-from tasks.source import PythonStdlib, Source
+from tasks.source import Source
 from tasks.split import Validation, split_corpus
 from tasks.telemetry import publish
 from tasks.tokens import BytePairs, Tokenizer, tokenize_corpus

@@ -5,10 +5,11 @@ from prefect import flow
 from tasks.clean import Cleaning, clean_corpus
 from tasks.clock import start_clock
 from tasks.cluster import Compute
+from tasks.library import PythonStdlib
 from tasks.plan import Plan, plan_budget
 from tasks.register import Promotion
 from tasks.search import Search
-from tasks.source import PythonStdlib, Source
+from tasks.source import Source
 from tasks.split import Validation, split_corpus
 from tasks.telemetry import publish
 from tasks.tokens import BytePairs, Tokenizer, tokenize_corpus

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tasks.artifacts import InputError
 from tasks.clean import Cleaning, clean, clean_corpus
-from tasks.source import Document, Files
+from tasks.documents import Document
+from tasks.source import Files
 from tasks.split import (
     NO_FOLD,
     NO_SIDE,
