@@ -13,9 +13,10 @@ from tasks.plan import plan_budget
 from tasks.register import Promotion, register_model
 from tasks.search import Search, search_blueprint
 from tasks.source import Source
+from tasks.spelling import BytePairs, Tokenizer
 from tasks.split import Validation, split_corpus
 from tasks.telemetry import publish
-from tasks.tokens import BytePairs, Tokenizer, tokenize_corpus
+from tasks.tokens import tokenize_corpus
 from tasks.tracking import end_unfinished
 from tasks.train import train_final
 from training.blueprint import Learning
@@ -48,8 +49,8 @@ def train_best_model(
     """Trains the best language model that the budget buys, and registers it with the evidence."""
     clock = start_clock(budget, compute)
     corpus = publish(clean_corpus(source, cleaning))
-    splits = publish(split_corpus(corpus, validation))
-    tokens = publish(tokenize_corpus(splits, tokenizer, clock))
+    splits = publish(split_corpus(corpus, validation, objective))
+    tokens = publish(tokenize_corpus(splits, tokenizer, objective, model, clock))
     plan = publish(plan_budget(clock, tokens, model, learning, objective, compute, search.share, seed))
     blueprint = search_blueprint(plan, tokens, search)
     folds = publish(cross_validate(blueprint, plan, tokens, validation))

@@ -10,9 +10,10 @@ from tasks.plan import Plan, plan_budget
 from tasks.register import Promotion
 from tasks.search import Search
 from tasks.source import Source
+from tasks.spelling import BytePairs, Tokenizer
 from tasks.split import Validation, split_corpus
 from tasks.telemetry import publish
-from tasks.tokens import BytePairs, Tokenizer, tokenize_corpus
+from tasks.tokens import tokenize_corpus
 from training.blueprint import Learning
 from training.budget import Budget
 from training.model import Model, Scratch
@@ -37,6 +38,6 @@ def preview_plan(
     """Cleans, tokenizes and measures, and says what the budget would be spent on."""
     clock = start_clock(budget, compute)
     corpus = publish(clean_corpus(source, cleaning))
-    splits = publish(split_corpus(corpus, validation))
-    tokens = publish(tokenize_corpus(splits, tokenizer, clock))
+    splits = publish(split_corpus(corpus, validation, objective))
+    tokens = publish(tokenize_corpus(splits, tokenizer, objective, model, clock))
     return publish(plan_budget(clock, tokens, model, learning, objective, compute, search.share, seed))
