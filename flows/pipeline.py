@@ -10,6 +10,7 @@ from tasks.cross_validate import cross_validate
 from tasks.evaluate import evaluate_model
 from tasks.library import PythonStdlib
 from tasks.plan import plan_budget
+from tasks.recipe import check_together
 from tasks.register import Promotion, register_model
 from tasks.search import Search, search_blueprint
 from tasks.source import Source
@@ -46,7 +47,8 @@ def train_best_model(
     compute: Compute = Compute(),
     promotion: Promotion = Promotion(),
 ) -> Registered:
-    """Trains the best language model that the budget buys, and registers it with the evidence."""
+    """Trains the best model that the budget buys, and registers it with the evidence."""
+    check_together(source, objective, model, compute)
     clock = start_clock(budget, compute)
     corpus = publish(clean_corpus(source, cleaning))
     splits = publish(split_corpus(corpus, validation, objective))

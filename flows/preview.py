@@ -7,6 +7,7 @@ from tasks.clock import start_clock
 from tasks.cluster import Compute
 from tasks.library import PythonStdlib
 from tasks.plan import Plan, plan_budget
+from tasks.recipe import check_together
 from tasks.register import Promotion
 from tasks.search import Search
 from tasks.source import Source
@@ -36,6 +37,7 @@ def preview_plan(
     promotion: Promotion = Promotion(),
 ) -> Plan:
     """Cleans, tokenizes and measures, and says what the budget would be spent on."""
+    check_together(source, objective, model, compute)
     clock = start_clock(budget, compute)
     corpus = publish(clean_corpus(source, cleaning))
     splits = publish(split_corpus(corpus, validation, objective))

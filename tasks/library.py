@@ -47,7 +47,7 @@ class PythonStdlib(Choice):
         """Bytes to be read, for progress."""
         return sum(path.stat().st_size for path in _paths())
 
-    def check(self) -> None:
+    def check(self, labelled: bool = False) -> None:
         """Raises InputError where this Python keeps its library in no folder of .py files."""
         _check()
 
@@ -97,7 +97,7 @@ class PythonFunctions(Choice):
         """None: how much of the files is functions of the packages chosen is not known beforehand."""
         return None
 
-    def check(self) -> None:
+    def check(self, labelled: bool = False) -> None:
         """Raises InputError where this Python keeps its library in no folder of .py files."""
         _check()
 

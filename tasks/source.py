@@ -65,17 +65,24 @@ class Files(Choice):
 
     def describe(self) -> str:
         """One line that a person recognises."""
-        return "files: " + ", ".join(self.paths)
+        labels = f", labels in column {self.label_column}" if self.label_column else ""
+        return "files: " + ", ".join(self.paths) + labels
 
     def size_bytes(self) -> int | None:
         """Bytes on disk, for progress; packed files unpack to more."""
         return sum(path.stat().st_size for path in self._files())
 
-    def check(self) -> None:
-        """Raises InputError for a missing path, a folder or glob without files, or a missing column."""
+    def check(self, labelled: bool = False) -> None:
+        """Raises InputError for a missing path, a folder or glob without files, or a missing column.
+
+        `labelled`: also for tables whose column of labels is not named.
+        """
         tables = [path for path in self._files() if formats.ending(path) in formats.TABLES]
         for path in tables[:CHECKED_FILES]:
-            _check_columns(str(path), formats.columns(path, self.header), self._columns())
+            names = formats.columns(path, self.header)
+            _check_columns(str(path), names, self._columns())
+            if labelled and self.label_column is None:
+                raise InputError(_no_labels(str(path), names))
 
     def _files(self) -> list[Path]:
         return sorted({path for given in self.paths for path in _matches(given)})
@@ -145,14 +152,19 @@ class Hub(Choice):
         """None: a stream's length is not known beforehand."""
         return None
 
-    def check(self) -> None:
-        """Raises InputError for a wrong name, configuration, split or column; reads one row."""
+    def check(self, labelled: bool = False) -> None:
+        """Raises InputError for a wrong name, configuration, split or column; reads one row.
+
+        `labelled`: also where the column of labels is not named.
+        """
         rows, _ = self._stream()
         first = next(_answered(self.name, rows), None)
         if first is None:
             raise InputError(f"{self.describe()} has no rows: choose another source.split.")
         wanted = [self.column] + ([self.label_column] if self.label_column else [])
         _check_columns(self.describe(), list(first), wanted)
+        if labelled and self.label_column is None:
+            raise InputError(_no_labels(self.describe(), list(first)))
 
     def _stream(self) -> tuple[Iterable[dict[str, Any]], list[str] | None]:
         import datasets  # takes a second, and only this source needs it
@@ -197,6 +209,11 @@ def _matches(given: str) -> list[Path]:
     if not found:
         raise InputError(f"source.paths: {given} {missing}. Paths start from {Path.cwd()}; give another.")
     return found
+
+
+def _no_labels(where: str, columns: list[str] | None) -> str:
+    there = f"; there are {', '.join(columns)}" if columns else ""
+    return f"To classify, labels are needed: name their column in {where} as source.label_column{there}."
 
 
 def _check_columns(where: str, columns: list[str] | None, wanted: list[str]) -> None:
