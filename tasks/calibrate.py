@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
-from training.footprint import attention_spans
+from training.fittings import attention_for
 
 from tasks.artifacts import InputError, Tokens
 from tasks.cluster import Pool, side_by_side
@@ -71,11 +71,10 @@ def attentions(base: Blueprint, device: str) -> tuple[Attention, ...]:
         return (base.learning.attention,)
     model = at_depth(base, base.model.settled_depth() or ATTENTION_DEPTH)
     sketch = model.model.sketch(model.shape(device))
-    if not attention_spans(sketch.config.get_text_config(), base.settled()[0]):
-        return ("eager",)
-    blocks = device == "cpu" and base.objective.head == "causal" and sketch._supports_attention_backend
+    blocks = device == "cpu" and base.objective.head == "causal"
     offered: dict[Attention, bool] = {"eager": True, BLOCKWISE: blocks, "sdpa": sketch._supports_sdpa}
-    return tuple(way for way, there in offered.items() if there)
+    config = sketch.config.get_text_config()
+    return tuple(way for way, there in offered.items() if there and attention_for(config, way) == way)
 
 
 def at_depth(blueprint: Blueprint, depth: int) -> Blueprint:
