@@ -32,6 +32,7 @@ from training.worker import Assignment
 
 RUNGS = (0.3, 0.6, 1.0)  # shares of a trial after which it is compared with the others
 WATCHED_TOKENS = 24_576
+POINT_SECONDS = 0.25  # between two steps of a curve in MLflow; the journal has them all
 LEAST_GAIN = 0.003  # of the score, relative; less is noise between seeds, and the defaults stay
 
 
@@ -111,6 +112,18 @@ def suggest(trial: Trial, blueprint: Section) -> dict[str, float]:
     }
 
 
+def thinned(events: list[Event]) -> list[Event]:
+    """The events with steps POINT_SECONDS apart at least, and the last one: a curve, not every step."""
+    kept, shown = list[Event](), -math.inf
+    last = max((number for number, event in enumerate(events) if event["event"] == "step"), default=-1)
+    for number, event in enumerate(events):
+        if event["event"] == "step" and number != last and event["time"] - shown < POINT_SECONDS:
+            continue
+        shown = event["time"] if event["event"] == "step" else shown
+        kept.append(event)
+    return kept
+
+
 def log_child(
     clock: Clock,
     name: str,
@@ -129,7 +142,7 @@ def log_child(
         child = tracking.start_child(parent, name, tags)
         points = [
             Metric(metric, float(event[field]), int(1000 * event["time"]), event["step"])
-            for event in read_journal(journal)
+            for event in thinned(read_journal(journal))
             for field, metric in METRICS.get(event["event"], {}).items()
             if field in event
         ]
