@@ -14,6 +14,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
 from tasks import tracking
@@ -156,7 +157,7 @@ def log_child(
         log.warning("%s is not in MLflow: %s", name, problem)
 
 
-@task(name="Trial", task_run_name="trial-{number}")
+@task(name="Trial", task_run_name="trial-{number}", cache_policy=NO_CACHE)
 def train_trial(plan: Plan, tokens: Tokens, number: int, blueprint: Blueprint, reports: Any) -> float | None:
     """Trains one trial on a warm worker; its score, or None where it was ended early."""
     folder = run_folder(plan.clock.run_id) / "trials" / f"{number}"
