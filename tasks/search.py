@@ -5,6 +5,7 @@ import json
 import math
 import threading
 import time
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -113,9 +114,9 @@ def suggest(trial: Trial, blueprint: Section) -> dict[str, float]:
     }
 
 
-def thinned(events: list[Event]) -> list[Event]:
+def thinned(journal: Iterable[Event]) -> list[Event]:
     """The events with steps POINT_SECONDS apart at least, and the last one: a curve, not every step."""
-    kept, shown = list[Event](), -math.inf
+    events, kept, shown = list(journal), list[Event](), -math.inf
     last = max((number for number, event in enumerate(events) if event["event"] == "step"), default=-1)
     for number, event in enumerate(events):
         if event["event"] == "step" and number != last and event["time"] - shown < POINT_SECONDS:
