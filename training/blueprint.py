@@ -138,7 +138,7 @@ class Blueprint(Section):
 
     def build(self, device: str = "cpu") -> PreTrainedModel:
         """The model that the training starts from."""
-        attention = self.learning.attention
+        attention: str = self.learning.attention
         if attention == "auto":  # no plan has measured it
             blocks = device == "cpu" and self.objective.head == "causal"
             attention = BLOCKWISE if blocks else "eager" if device == "cpu" else "sdpa"
