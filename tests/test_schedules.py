@@ -4,6 +4,7 @@ from typing import get_args
 
 import pytest
 
+from training.config import tunable_fields, with_fields
 from training.schedules import (
     FIRST_RATE,
     Constant,
@@ -77,6 +78,14 @@ def test_the_rate_falls_over_the_share_that_was_asked_for() -> None:
     assert schedule.rate(0.05) == pytest.approx((1 + FIRST_RATE) / 2)
     assert schedule.rate(0.6) == pytest.approx(1)
     assert schedule.rate(0.8) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_a_search_may_set_anything_in_its_ranges(member: type[Cosine]) -> None:
+    for name, tune in tunable_fields(member()).items():
+        assert tune.low < getattr(member(), name) < tune.high
+        for value in (tune.low, 0.37 * tune.low + 0.63 * tune.high, tune.high):
+            assert getattr(with_fields(member(), {name: value}), name) == value
 
 
 def test_steps_are_equally_long() -> None:

@@ -41,10 +41,10 @@ class Step(Choice):
 
     kind: Literal["step"] = "step"
     warmup: Warmup = 0.01
-    drops: Annotated[int, Tune(1, 5)] = Field(
+    drops: int = Field(
         default=3, ge=1, le=100, description="How often the rate falls; the parts between are equally long."
     )
-    factor: float = Field(
+    factor: Annotated[float, Tune(0.1, 0.7)] = Field(
         default=0.3,
         gt=0,
         lt=1,
