@@ -36,7 +36,7 @@ L2 = Annotated[
 
 
 class SGD(Choice):
-    """Plain descent with momentum (Sutskever et al. 2013): little memory; on transformers far behind the others."""
+    """Plain descent with momentum (Sutskever et al. 2013): the least memory; its rate wants a search the most."""
 
     kind: Literal["sgd"] = "sgd"
     learning_rate: Annotated[float, Tune(0.05, 1.0, log=True)] = Field(
