@@ -12,7 +12,7 @@ from training.architectures import Shape
 # What architectures call the projections that write into their residual stream.
 OUTPUT_PROJECTIONS = (
     *("o_proj", "down_proj", "fc2", "c_proj", "out_proj", "w2", "Wo", "output.dense"),  # of the presets
-    *("attention.dense", "dense_4h_to_h", "out_lin", "lin2"),
+    *("attention.dense", "self_attention.dense", "dense_4h_to_h", "out_lin", "lin2"),
 )
 
 
@@ -49,13 +49,29 @@ def add_dropout(model: nn.Module, share: float) -> None:
         module.register_forward_hook(drop)
 
 
+def let_start_learn(model: PreTrainedModel, start_token: int) -> None:
+    """Gives the start token an embedding that learns, where it serves as padding, too.
+
+    transformers keeps the padding's embedding at zero; from nothing but zero a model without
+    biases predicts the first token of every document uniformly, for ever.
+    """
+    table = model.get_input_embeddings()
+    if getattr(table, "padding_idx", None) != start_token:
+        return
+    table.padding_idx = None
+    with torch.no_grad():
+        if not table.weight[start_token].any():
+            nn.init.normal_(table.weight[start_token], std=float(table.weight.std()))
+
+
 def attention_for(config: PreTrainedConfig, asked: str) -> str:
     """The implementation asked for, where there is attention at all: a recurrence takes `eager` only."""
     return asked if hasattr(config, "num_attention_heads") else "eager"
 
 
 def finish(model: PreTrainedModel, shape: Shape) -> PreTrainedModel:
-    """The model, with the dropout and the activation checkpointing that the shape asks for."""
+    """The model, with a start token that learns, and the dropout and activation checkpointing asked for."""
+    let_start_learn(model, shape.start_token)
     add_dropout(model, shape.dropout)
     if shape.activation_checkpointing:
         with warnings.catch_warnings():  # the name that replaces it is unknown to transformers 5.17

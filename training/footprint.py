@@ -58,7 +58,8 @@ def training_bytes(
     Weights, gradients and optimizer state (`state_bytes` a weight: 8 for Adam, 4 for Muon or
     momentum, 0 for SGD), and the activations of a micro-batch of `rows` by `context` tokens, with
     eager attention's scores. `checkpointing` keeps each layer's input, and all of one layer.
-    Within 30 % of what the presets keep, but bert, which keeps less; what the framework and the allocator take comes on top.
+    Within 30 % of what the presets keep, but bert, which keeps less. What the framework and the
+    allocator take comes on top.
     """
     parameters = sum(p.numel() for p in model.parameters())
     config = model.config.get_text_config()

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from pydantic import Field
+from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from training.architectures import (
@@ -97,16 +98,19 @@ class Pretrained(Choice):
         """
         config = self.config(shape)
         torch.manual_seed(seed)
-        model, info = CLASSES[shape.head].from_pretrained(
-            folder_of(self.name, self.revision),
-            config=config,
-            attn_implementation=attention_for(config, shape.attention),
-            dtype=torch.float32,
-            trust_remote_code=False,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
+        try:
+            model, info = CLASSES[shape.head].from_pretrained(
+                folder_of(self.name, self.revision),
+                config=config,
+                attn_implementation=attention_for(config, shape.attention),
+                dtype=torch.float32,
+                trust_remote_code=False,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"the weights of {self.name} cannot be read: {error}") from error
         newly_made = tuple(sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}))
         left_out = tuple(sorted(info["unexpected_keys"]))
         if len(newly_made) >= len(list(model.parameters())):
