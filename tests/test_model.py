@@ -275,7 +275,17 @@ def packed_and_alone(family: str, head: Head, attention: str, **given: Any) -> t
     )
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize(("family", "head"), PAIRS)
+def test_attention_in_blocks_says_the_same(family: str, head: Head) -> None:
+    plain, blocks = (
+        shaken(Scratch(family=family, depth=2).build(shape(head, attention=attention), seed=0)).eval()
+        for attention in ("eager", "blockwise")
+    )
+    inputs, _ = batch(head)
+    torch.testing.assert_close(blocks(**inputs).logits, plain(**inputs).logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa", "blockwise"])
 @pytest.mark.parametrize("family", PRESETS)
 def test_documents_in_one_row_stay_apart_where_packs_says_so(family: str, attention: str) -> None:
     head = heads_of(family)[0]

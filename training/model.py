@@ -22,7 +22,7 @@ from training.architectures import (
     width_of,
 )
 from training.config import AnyOf, Choice
-from training.fittings import attention_for, finish, output_projections, try_out
+from training.fittings import attention_for, finish, narrow_residuals, output_projections, try_out
 from training.footprint import flops_per_token
 from training.pretrained import Pretrained
 
@@ -39,6 +39,7 @@ __all__ = [
     "flops_per_token",
     "has_fast_bf16",
     "hidden_parameters",
+    "narrow_residuals",
     "width_of",
 ]
 
