@@ -12,7 +12,7 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from training.blueprint import Blueprint
-from training.budget import TokenCount, Wall
+from training.budget import AnyClock, Wall
 from training.context import Context
 from training.data import Sample, Shards, Slice
 from training.loop import Summary, train
@@ -32,7 +32,7 @@ class Assignment:
     folder: Path
     blueprint: Blueprint
     shards: Path
-    clock: Wall | TokenCount
+    clock: AnyClock
     without_fold: int | None = None
     looks: tuple[float, ...] = (1.0,)
     watched_tokens: int = 16_384
