@@ -7,12 +7,11 @@ from typing import ClassVar
 
 from prefect import task
 
-from tasks import tracking
 from tasks.artifacts import Tokens, Trained, content_key, once_a_run
 from tasks.cluster import CPUS_EACH, POLL_SECONDS, release_pools, start_ray
 from tasks.home import run_folder
 from tasks.plan import Plan
-from tasks.telemetry import MetricsWriter, Stage, Tail, stage
+from tasks.telemetry import Stage, Tail, stage
 from training.blueprint import Blueprint
 from training.budget import Wall
 from training.worker import GO, Assignment, Outcome, final_run
@@ -90,14 +89,13 @@ class FinalRun:
         draft.write_text(json.dumps({"deadline": deadline}))
         draft.replace(self.folder / GO)
 
-    def watch(self, shown: Stage, run: str, writer: MetricsWriter, began: float, deadline: float) -> Outcome:
-        """Waits for the end, and meanwhile shows the journal and sends it to MLflow."""
+    def watch(self, shown: Stage, began: float, deadline: float) -> Outcome:
+        """Waits for the end, and meanwhile shows the journal."""
         tail = Tail(self.folder / "journal.jsonl")
         loss, score = "", ""
         while True:
             alive = self._thread.is_alive()
             for event in tail.new_events():
-                writer.write(run, event)
                 if event["event"] == "step":
                     loss = f"loss {event['loss']:.3f}"
                 else:
@@ -125,12 +123,9 @@ def train_final(blueprint: Blueprint, plan: Plan, tokens: Tokens) -> Trained:
     with stage(Trained.stage) as shown:
         release_pools()
         running = FinalRun.launch(blueprint, plan, tokens)
-        writer = MetricsWriter(tracking.client)
-        run = tracking.start_parent(plan.clock.run_id, plan.clock.run_name)
         began = time.time()
         running.go(plan.final_deadline)
-        outcome = running.watch(shown, run, writer, began, plan.final_deadline)
-        writer.close(seconds=5.0)
+        outcome = running.watch(shown, began, plan.final_deadline)
         summary = outcome.summary
         shown.result = (
             f"{summary.tokens:,} tokens in {summary.steps:,} steps, {summary.parameters:,} parameters"
