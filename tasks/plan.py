@@ -284,6 +284,7 @@ def plan_budget(
             objective=objective,
             learning=learning.model_copy(update=settled),
             vocabulary=tokens.vocabulary,
+            data=tokens.key,
             seed=seed,
         )
         if path.exists():

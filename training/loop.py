@@ -91,7 +91,8 @@ def train(
         length = full_length // 2 if progress < learning.short_context else full_length
         rows = rows_of(feed.source.rows_in(batch_tokens, length), context.world_size)
         batch = feed.batch(at.place, rows, length, context.rank, context.world_size)
-        torch.manual_seed((blueprint.seed << 40) + (at.step << 8) + context.rank)  # of dropout
+        dice = np.random.SeedSequence([blueprint.seed, at.step, context.rank])
+        torch.manual_seed(int(dice.generate_state(1, np.uint64)[0] >> 1))  # of dropout
         loss = gradients(blueprint, parallel, state, batch, context, precise, length)
         for optimizer in optimizers:
             state.scaler.unscale_(optimizer)
