@@ -146,8 +146,11 @@ def wait_for(path: Path, seconds: float) -> float:
     raise TimeoutError(f"nobody wrote {path} within {seconds:.0f} s")
 
 
-def carry_out_in_group(assignment: Assignment, rank: int, world_size: int, meeting: Path) -> None:
-    """One rank of a training that is a process of its own; its group meets at the new file `meeting`."""
+def carry_out_in_group(assignment: Assignment, rank: int, world_size: int, meeting: Path, log: Path) -> None:
+    """One rank of a training, in a process of its own; ranks meet at the new file `meeting`, and write to `log`."""
+    with log.open("ab") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
     if world_size > 1:
         dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world_size)
     carry_out(assignment, rank, world_size)
