@@ -83,6 +83,9 @@ def execute(
                 _carry_out(flow, run, parameters)
             return str(run.id)
         except KeyboardInterrupt:
+            from tasks.train import FinalRun
+
+            FinalRun.save_all()
             _mark_cancelled(run.id)
             print(
                 f"\nstopped; `shoestring run --resume {str(run.id)[:8]}` goes on with this run",

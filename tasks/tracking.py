@@ -247,6 +247,6 @@ def client_that_answers() -> "MlflowClient":
     try:
         experiment_id(tracker)
     except MlflowException as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].rpartition("Caused by ")[2].strip("()")
         raise InputError(f"MLflow at {tracking_uri()} does not answer ({reason})") from None
     return tracker

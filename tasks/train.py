@@ -8,16 +8,17 @@ from typing import ClassVar
 from prefect import task
 
 from tasks.artifacts import Tokens, Trained, content_key, once_a_run
-from tasks.cluster import CPUS_EACH, POLL_SECONDS, release_pools, start_ray
+from tasks.cluster import CPUS_EACH, POLL_SECONDS, ask_to_stop, release_pools, start_ray
 from tasks.home import run_folder
 from tasks.plan import Plan
 from tasks.telemetry import Stage, Tail, stage
 from training.blueprint import Blueprint
 from training.budget import Wall
-from training.worker import GO, Assignment, Outcome, final_run
+from training.worker import GO, STOP, Assignment, Outcome, final_run
 
 FAILURES = 5  # deaths of workers that a final run survives
 CHECKPOINT_SECONDS = 15.0
+SAVING_SECONDS = 10.0  # for a last checkpoint, when the user ends the run
 LOOKS = 10  # at the validation split
 
 
@@ -29,7 +30,8 @@ class FinalRun:
     def __init__(self, blueprint: Blueprint, plan: Plan, tokens: Tokens) -> None:
         self.folder = run_folder(plan.clock.run_id) / "final"
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / GO).unlink(missing_ok=True)
+        for old in (GO, STOP):
+            (self.folder / old).unlink(missing_ok=True)
         self.outcome: Outcome | None = None
         self.problem: BaseException | None = None
         self._assignment = Assignment(
@@ -56,6 +58,16 @@ class FinalRun:
         if plan.clock.run_id not in cls._launched:
             cls._launched[plan.clock.run_id] = cls(blueprint, plan, tokens)
         return cls._launched[plan.clock.run_id]
+
+    @classmethod
+    def save_all(cls, seconds: float = SAVING_SECONDS) -> None:
+        """Has every final run of this process that is under way write a checkpoint and end."""
+        running = [run for run in cls._launched.values() if (run.folder / GO).exists()]
+        for run in running:
+            ask_to_stop(run.folder)
+        until = time.monotonic() + seconds
+        for run in running:
+            run._thread.join(max(0.0, until - time.monotonic()))
 
     def _fit(self) -> None:
         from ray.train import FailureConfig, RunConfig, ScalingConfig

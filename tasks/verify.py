@@ -66,7 +66,7 @@ class Check:
         same = "the same bits" if self.sha256 == self.undisturbed_sha256 else "OTHER BITS"
         redone = ", ".join(map(str, self.steps_redone))
         verdict = "holds" if not self.faults else "FAILS: " + "; ".join(self.faults)
-        return self.what, "\n".join(self.blows), redone, f"{self.sha256[:16]}\n{same}", verdict
+        return self.what, "\n".join(self.blows), redone, f"{self.sha256[:12]}\n{same}", verdict
 
 
 @dataclass
@@ -156,7 +156,13 @@ class Group:
 
 def step_seconds(steps: list[Event]) -> list[float]:
     """How long each step took, what was looked at after it included."""
-    return [later["seconds"] - sooner["seconds"] for sooner, later in itertools.pairwise(steps)]
+    ends = [0.0, *(step["seconds"] for step in steps)]
+    return [later - sooner for sooner, later in itertools.pairwise(ends)]
+
+
+def interval(peace: Group) -> float:
+    """Seconds between two checkpoints."""
+    return CHECKPOINT_STEPS * statistics.median(step_seconds(peace.steps_done()))
 
 
 def in_peace(assignment: Assignment, workers: int, steps: int) -> Group:
@@ -172,10 +178,7 @@ def in_peace(assignment: Assignment, workers: int, steps: int) -> Group:
 def disturb(what: str, assignment: Assignment, peace: Group, blows: list[Blow], dice: random.Random) -> Check:
     """Trains the same under blows, resumed after each, and compares what comes of it."""
     told, redone, faults = list[str](), list[int](), list[str]()
-    interval, usual = (
-        assignment.checkpoint_seconds or 0.0,
-        statistics.median(step_seconds(peace.steps_done())),
-    )
+    usual = interval(peace) / CHECKPOINT_STEPS
     with stage(what) as shown:
         group = Group(assignment, peace.workers, shown, peace.steps)
         for blow in blows:
@@ -184,10 +187,10 @@ def disturb(what: str, assignment: Assignment, peace: Group, blows: list[Blow], 
             steps, (kept, used) = group.steps_done(), group.kept()
             at, now = (steps[-1]["step"], steps[-1]["seconds"]) if steps else (0, 0.0)
             redone.append(at - kept)
-            told.append(f"{blow.by.name}{'' if blow.to_all else ' to one worker'} in step {at + 1}")
+            told.append(f"step {at + 1}: {blow.by.name}{'' if blow.to_all else ', one worker'}")
             if group.weights.exists():
                 faults.append(f"it ended before {blow.by.name} at step {blow.step}: give more steps")
-            if now - used > interval + max(step_seconds(steps), default=0.0):
+            if now - used > (assignment.checkpoint_seconds or 0.0) + max(step_seconds(steps), default=0.0):
                 faults.append(f"{redone[-1]} steps redone are more than one checkpoint interval")
             if blow.by is Signals.SIGTERM and (redone[-1] or seconds > SIGTERM_SECONDS):
                 faults.append(f"no checkpoint within {SIGTERM_SECONDS:.0f} s of SIGTERM")
@@ -218,16 +221,15 @@ def prove(assignment: Assignment, kills: int, seed: int) -> list[Check]:
     peace = in_peace(at("peace"), 1, steps)
     steps = len(peace.steps_done())
     peace.steps = steps
-    interval = CHECKPOINT_STEPS * statistics.median(step_seconds(peace.steps_done()))
     killed = [Blow(step) for step in deaths(kills)]
-    checks = [disturb(f"Kill it {kills} times", at("killed", interval), peace, killed, dice)]
+    checks = [disturb(f"Kill it {kills} times", at("killed", interval(peace)), peace, killed, dice)]
     asked = [Blow(deaths(1)[0], Signals.SIGTERM)]
     checks.append(disturb("Ask it to end", at("asked", 3600.0), peace, asked, dice))
     if assignment.device == "cpu":
         both = in_peace(at("both"), 2, steps)
         first, second = deaths(2)
         blows = [Blow(first, to_all=False), Blow(second)]
-        checks.append(disturb("Kill two workers", at("both-killed", interval), both, blows, dice))
+        checks.append(disturb("Kill two workers", at("both-killed", interval(both)), both, blows, dice))
     return checks
 
 
@@ -264,7 +266,7 @@ def verify_resume(run_id: str, steps: int, kills: int, as_json: bool) -> bool:
 def show(checks: list[Check], steps: int, holds: bool) -> None:
     """Prints a table of what was done and what came of it."""
     title = f"{steps} steps, a checkpoint about every {CHECKPOINT_STEPS}"
-    table = Table("what", "blows", "steps redone", "sha256 of the weights", "verdict", title=title)
+    table = Table("what", "blows", "steps redone", "sha256", "verdict", title=title)
     for check in checks:
         table.add_row(*check.row())
     console = Console()
