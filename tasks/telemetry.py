@@ -41,6 +41,8 @@ METRICS: dict[str, dict[str, str]] = {
         "tokens": MetricName.TRAIN_TOKENS,
         "training_seconds": MetricName.TRAIN_SECONDS,
         "tokens_per_second": MetricName.TRAIN_SPEED,
+        "utilisation": MetricName.TRAIN_UTILISATION,
+        "memory_gb": MetricName.TRAIN_MEMORY,
     },
     "validation": {"bits": MetricName.VALIDATION_BITS_PER_BYTE},
 }

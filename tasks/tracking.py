@@ -44,6 +44,8 @@ class MetricName(StrEnum):
     TRAIN_TOKENS = "train/tokens"
     TRAIN_SPEED = "train/tokens_per_second"
     TRAIN_SECONDS = "train/seconds"  # core-seconds inside optimizer steps, divided by cores
+    TRAIN_UTILISATION = "train/utilisation"  # model FLOPs of the machine's measured matrix products
+    TRAIN_MEMORY = "train/memory_gb"
     VALIDATION_BITS_PER_BYTE = "validation/bits_per_byte"
     FOLDS_BITS_PER_BYTE = "folds/bits_per_byte"  # mean; at a fraction of the budget
     FOLDS_LOW = "folds/bits_per_byte_low"
