@@ -8,6 +8,7 @@ from tasks.clock import start_clock
 from tasks.cluster import Compute
 from tasks.cross_validate import cross_validate
 from tasks.evaluate import evaluate_model
+from tasks.outbox import settle
 from tasks.plan import plan_budget
 from tasks.register import Promotion, register_model
 from tasks.search import Search, search_blueprint
@@ -15,7 +16,6 @@ from tasks.source import PythonStdlib, Source
 from tasks.split import Validation, split_corpus
 from tasks.telemetry import publish
 from tasks.tokens import BytePairs, Tokenizer, tokenize_corpus
-from tasks.tracking import end_unfinished
 from tasks.train import train_final
 from training.blueprint import Learning
 from training.budget import Budget
@@ -26,9 +26,10 @@ from training.objectives import CausalLanguageModel, Objective
 @flow(
     name="train-best-model",
     flow_run_name="{budget}-{promotion.name}",
-    on_failure=[end_unfinished],
-    on_crashed=[end_unfinished],
-    on_cancellation=[end_unfinished],
+    on_completion=[settle],
+    on_failure=[settle],
+    on_crashed=[settle],
+    on_cancellation=[settle],
 )
 def train_best_model(
     budget: Budget = "5m",

@@ -11,11 +11,12 @@ from typing import Any, ClassVar
 
 from prefect import task
 
-from tasks import telemetry, tracking
+from tasks import outbox, telemetry
 from tasks.artifacts import InputError, Record, Tokens
 from tasks.clock import Clock
 from tasks.cluster import Compute, Pool, pool, side_by_side
 from tasks.home import run_folder
+from tasks.outbox import Courier, Letter
 from tasks.telemetry import Stage, stage
 from training.blueprint import Blueprint, Learning
 from training.budget import Wall, expected_loss_nats
@@ -237,6 +238,23 @@ def decide(
     )
 
 
+def announce(clock: Clock) -> None:
+    """Has MLflow hear of the run, and links to its page there unless MLflow is away."""
+    outbox.post(
+        Letter(
+            run_id=clock.run_id,
+            run_name=clock.run_name,
+            journal="final/journal.jsonl",
+            started=clock.started,
+        )
+    )
+    place = Courier.of(clock.run_id).place()
+    if place is None:
+        telemetry.log.warning("MLflow is away; what it should hear waits in the run's folder")
+    else:
+        telemetry.link_runs(*place)
+
+
 @task(name=Plan.stage, task_run_name="plan the budget")
 def plan_budget(
     clock: Clock,
@@ -252,6 +270,11 @@ def plan_budget(
     folder = run_folder(clock.run_id)
     folder.mkdir(parents=True, exist_ok=True)
     with stage(Plan.stage) as shown:
+        path = folder / "plan.json"
+        if (folder / "trained.json").exists():  # only judging and registering are left, whatever the time
+            announce(clock)
+            shown.result = "nothing is left to train"
+            return Plan.model_validate_json(path.read_text())
         settled = {
             "batch_tokens": learning.batch_tokens or BATCH_TOKENS,
             "context": learning.context or CONTEXT,
@@ -261,15 +284,15 @@ def plan_budget(
             objective=objective,
             learning=learning.model_copy(update=settled),
             vocabulary=tokens.vocabulary,
+            data=tokens.key,
             seed=seed,
         )
-        path = folder / "plan.json"
         if path.exists():
             base = Plan.model_validate_json(path.read_text()).blueprint
         workers = pool(compute)
         rates = calibrate(base, tokens, workers, folder, shown)
         plan = decide(clock, tokens, base, compute, workers.size, rates, search_share)
-        telemetry.link_runs(tracking.start_parent(clock.run_id, clock.run_name))
+        announce(clock)
         shown.result = (
             f"depth {plan.blueprint.model.depth}, about {plan.tokens_per_second:,.0f} tokens/s; "
             f"search {plan.search_seconds:.0f} s, folds {plan.folds_seconds:.0f} s, "

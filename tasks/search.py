@@ -14,13 +14,14 @@ from optuna.trial import Trial, TrialState
 from prefect import task
 from pydantic import Field
 
-from tasks import tracking
+from tasks import outbox
 from tasks.artifacts import Tokens, once_a_run
 from tasks.clock import Clock
 from tasks.cluster import ask_to_stop, pool, side_by_side
 from tasks.home import run_folder
+from tasks.outbox import Letter, Status
 from tasks.plan import Plan
-from tasks.telemetry import METRICS, log, stage
+from tasks.telemetry import log, stage
 from training.blueprint import Blueprint
 from training.budget import Wall
 from training.config import Section, Tune, tunable_fields, with_fields
@@ -103,29 +104,25 @@ def log_child(
     settings: dict[str, Any],
     journal: Path,
     score: float | None,
-    status: str,
+    status: Status,
 ) -> None:
-    """One finished trial or fold as a nested MLflow run, with all its points at once."""
-    try:
-        from mlflow.entities import Metric, Param
-
-        client = tracking.client()
-        parent = tracking.start_parent(clock.run_id, clock.run_name)
-        child = tracking.start_child(parent, name, tags)
-        points = [
-            Metric(metric, float(event[field]), int(1000 * event["time"]), event["step"])
-            for event in read_journal(journal)
-            for field, metric in METRICS.get(event["event"], {}).items()
-            if field in event
-        ]
-        if score is not None:
-            points.append(Metric("score/bits_per_byte", score, int(1000 * time.time()), 0))
-        parameters = [Param(key, str(value)) for key, value in settings.items()]
-        for at in range(0, max(1, len(points)), 1000):
-            client.log_batch(child, metrics=points[at : at + 1000], params=parameters if at == 0 else [])
-        tracking.end_run(child, status)
-    except Exception as problem:  # MLflow raises many kinds when away; the trial counts all the same
-        log.warning("%s is not in MLflow: %s", name, problem)
+    """Has MLflow hear of one finished trial or fold, as a run nested below the flow run's."""
+    folder = run_folder(clock.run_id)
+    events = list(read_journal(journal))
+    outbox.post(
+        Letter(
+            run_id=clock.run_id,
+            run_name=clock.run_name,
+            child=name,
+            tags=tags,
+            settings={key: str(value) for key, value in settings.items()},
+            scores={} if score is None else {"score/bits_per_byte": score},
+            journal=str(journal.relative_to(folder)),
+            status=status,
+            started=events[0]["time"] if events else time.time(),
+            ended=time.time(),
+        )
+    )
 
 
 @task(name="Trial", task_run_name="trial-{number}")
@@ -208,7 +205,7 @@ class Searching:
                     }
                 )
         journal = run_folder(self.plan.clock.run_id) / "trials" / f"{trial.number}" / "journal.jsonl"
-        status = {"COMPLETE": "FINISHED", "PRUNED": "KILLED"}.get(state.name, "FAILED")
+        ends: dict[TrialState, Status] = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED"}
         log_child(
             self.plan.clock,
             f"trial-{trial.number}",
@@ -216,7 +213,7 @@ class Searching:
             settings,
             journal,
             score,
-            status,
+            ends.get(state, "FAILED"),
         )
 
     def work(self, move: Any) -> None:

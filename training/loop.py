@@ -85,14 +85,20 @@ def train(
         )
     looks = [look for look in watch.at if look > progress or look == 1.0] if watch else []
     losses, training_seconds, saved = list[float](), at.used_seconds, time.monotonic()
+    # Three or more addends round by their order, and DDP settles on its own only after a first pass.
+    settling = context.world_size > 2
     parallel.train()
     while progress < 1.0 and not stopped:
         started = time.perf_counter()
         length = full_length // 2 if progress < learning.short_context else full_length
         rows = rows_of(feed.source.rows_in(batch_tokens, length), context.world_size)
         batch = feed.batch(at.place, rows, length, context.rank, context.world_size)
-        torch.manual_seed((blueprint.seed << 40) + (at.step << 8) + context.rank)  # of dropout
-        loss = gradients(blueprint, parallel, state, batch, context, precise, length)
+        dice = np.random.SeedSequence([blueprint.seed, at.step, context.rank])
+        for _ in range(2 if settling else 1):
+            model.zero_grad(set_to_none=True)
+            torch.manual_seed(int(dice.generate_state(1, np.uint64)[0] >> 1))  # of dropout
+            loss = gradients(blueprint, parallel, state, batch, context, precise, length)
+        settling = False
         for optimizer in optimizers:
             state.scaler.unscale_(optimizer)
         if learning.l1:
