@@ -9,6 +9,7 @@ from tasks.cluster import Compute
 from tasks.cross_validate import cross_validate
 from tasks.evaluate import evaluate_model
 from tasks.library import PythonStdlib
+from tasks.outbox import settle
 from tasks.plan import plan_budget
 from tasks.recipe import check_together
 from tasks.register import Promotion, register_model
@@ -18,7 +19,6 @@ from tasks.spelling import BytePairs, Tokenizer
 from tasks.split import Validation, split_corpus
 from tasks.telemetry import publish
 from tasks.tokens import tokenize_corpus
-from tasks.tracking import end_unfinished
 from tasks.train import train_final
 from training.blueprint import Learning
 from training.budget import Budget
@@ -29,9 +29,10 @@ from training.objectives import CausalLanguageModel, Objective
 @flow(
     name="train-best-model",
     flow_run_name="{budget}-{promotion.name}",
-    on_failure=[end_unfinished],
-    on_crashed=[end_unfinished],
-    on_cancellation=[end_unfinished],
+    on_completion=[settle],
+    on_failure=[settle],
+    on_crashed=[settle],
+    on_cancellation=[settle],
 )
 def train_best_model(
     budget: Budget = "5m",

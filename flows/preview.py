@@ -6,6 +6,7 @@ from tasks.clean import Cleaning, clean_corpus
 from tasks.clock import start_clock
 from tasks.cluster import Compute
 from tasks.library import PythonStdlib
+from tasks.outbox import settle
 from tasks.plan import Plan, plan_budget
 from tasks.recipe import check_together
 from tasks.register import Promotion
@@ -21,7 +22,14 @@ from training.model import Model, Scratch
 from training.objectives import CausalLanguageModel, Objective
 
 
-@flow(name="preview-plan", flow_run_name="plan-{budget}-{promotion.name}")
+@flow(
+    name="preview-plan",
+    flow_run_name="plan-{budget}-{promotion.name}",
+    on_completion=[settle],
+    on_failure=[settle],
+    on_crashed=[settle],
+    on_cancellation=[settle],
+)
 def preview_plan(
     budget: Budget = "5m",
     seed: int = 0,

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
-from training.fittings import attention_for
 
 from tasks.artifacts import InputError, Tokens
 from tasks.cluster import Pool, side_by_side
@@ -14,6 +13,7 @@ from tasks.telemetry import Stage
 from training.attention import NAME as BLOCKWISE
 from training.blueprint import Attention, Blueprint, Learning
 from training.budget import Wall
+from training.fittings import attention_for
 from training.journal import read_journal
 from training.worker import Assignment
 

@@ -10,10 +10,10 @@ import prefect.runtime
 import psutil
 from prefect import task
 
-from tasks import tracking
 from tasks.artifacts import Record
 from tasks.cluster import Compute, warm_up
 from tasks.home import STARTED_VARIABLE, run_folder
+from tasks.outbox import Courier
 from training.budget import parse_budget
 
 BEAT_SECONDS = 1.0
@@ -87,5 +87,5 @@ def start_clock(budget: str, compute: Compute) -> Clock:
     )
     keep_beating(clock)
     warm_up(compute)
-    threading.Thread(target=tracking.prepare, name="mlflow-warm-up", daemon=True).start()
+    Courier.of(clock.run_id)
     return clock

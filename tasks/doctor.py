@@ -24,8 +24,6 @@ STACK = ("torch", "transformers", "tokenizers", "datasets", "prefect", "fastapi"
 MINIMUM_PYTHON = (3, 11)
 MINIMUM_MEMORY_GB = 4.0  # the most that a run of the default recipe may take
 MINIMUM_DISK_GB = 2.0  # data, checkpoints and databases of a few runs
-MATRIX = 1024
-MEASURE_SECONDS = 0.2
 TRIAL_SECONDS = 120.0
 
 A_FLOW_RUN = """
@@ -159,23 +157,12 @@ def _disk() -> Check:
     return Check("disk", free >= MINIMUM_DISK_GB, f"{free:.1f} GB free at {place}", remedy)
 
 
-def gflops(dtype: str, seconds: float = MEASURE_SECONDS) -> float:
-    """Billions of floating-point operations a second in square matrix products of this torch dtype."""
-    import torch
-
-    left, right = (torch.randn(MATRIX, MATRIX).to(getattr(torch, dtype)) for _ in range(2))
-    left @ right
-    products, started = 0, time.perf_counter()
-    while (spent := time.perf_counter() - started) < seconds:
-        left @ right
-        products += 1
-    return products * 2 * MATRIX**3 / spent / 1e9
-
-
 def _matrices() -> Check:
     import torch
 
-    single, half = gflops("float32"), gflops("bfloat16")
+    from training.budget import matmul_peak_flops
+
+    single, half = (matmul_peak_flops("cpu", precision) / 1e9 for precision in ("fp32", "bf16"))
     found = f"{single:,.0f} GFLOP/s in fp32, {half:,.0f} in bf16, on {torch.get_num_threads()} threads"
     return Check("matrix products", True, found)
 

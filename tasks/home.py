@@ -16,6 +16,8 @@ DEFAULTS = {
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # by default, a server that is away holds a caller up for four minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 1.5 GB of workers that nothing here uses
     "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads cost 65 % when the machine is busy
     "PREFECT_LOGGING_EXTRA_LOGGERS": "shoestring",

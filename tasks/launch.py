@@ -82,6 +82,9 @@ def execute(
                 _carry_out(flow, run, parameters)
             return str(run.id)
         except KeyboardInterrupt:
+            from tasks.train import FinalRun
+
+            FinalRun.save_all()
             _mark_cancelled(run.id)
             print(
                 f"\nstopped; `shoestring run --resume {str(run.id)[:8]}` goes on with this run",
@@ -147,11 +150,11 @@ def _mark_cancelled(run_id: UUID) -> None:
     from prefect.client.orchestration import get_client
     from prefect.states import Cancelled
 
-    from tasks import tracking
+    from tasks.outbox import finish
 
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(run_id, Cancelled(message="stopped from the keyboard"), force=True)
-    tracking.end_all(str(run_id), "KILLED")
+    finish(str(run_id), "KILLED")
 
 
 def summary(run_id: str) -> dict[str, Any]:

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import psutil
 import ray
 import torch
-from training.footprint import training_bytes
 
 from tasks.artifacts import InputError
 from tasks.calibrate import at_depth
 from tasks.cluster import Compute
 from training.blueprint import Blueprint
+from training.footprint import training_bytes
 from training.model import has_fast_bf16
 
 MOMENTS_BYTES = {"muon": 4, "sgd": 4, "rmsprop": 4}  # a weight; Adam and its kin keep two moments

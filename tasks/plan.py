@@ -7,13 +7,14 @@ from typing import Any, ClassVar
 
 from prefect import task
 
-from tasks import telemetry, tracking
+from tasks import outbox, telemetry
 from tasks.artifacts import InputError, Record, Tokens
 from tasks.calibrate import Calibration, at_depth, calibrate
 from tasks.clock import Clock
 from tasks.cluster import Compute, pool
 from tasks.home import run_folder
 from tasks.memory import depths_that_fit, memory_bytes
+from tasks.outbox import Courier, Letter
 from tasks.settle import PASSES, compile_or_not, settle
 from tasks.telemetry import stage
 from training.blueprint import Blueprint, Learning
@@ -205,6 +206,23 @@ def decide(
     )
 
 
+def announce(clock: Clock) -> None:
+    """Has MLflow hear of the run, and links to its page there unless MLflow is away."""
+    outbox.post(
+        Letter(
+            run_id=clock.run_id,
+            run_name=clock.run_name,
+            journal="final/journal.jsonl",
+            started=clock.started,
+        )
+    )
+    place = Courier.of(clock.run_id).place()
+    if place is None:
+        telemetry.log.warning("MLflow is away; what it should hear waits in the run's folder")
+    else:
+        telemetry.link_runs(*place)
+
+
 @task(name=Plan.stage, task_run_name="plan the budget")
 def plan_budget(
     clock: Clock,
@@ -223,6 +241,11 @@ def plan_budget(
     folder = run_folder(clock.run_id)
     folder.mkdir(parents=True, exist_ok=True)
     with stage(Plan.stage) as shown:
+        path = folder / "plan.json"
+        if (folder / "trained.json").exists():  # only judging and registering are left, whatever the time
+            announce(clock)
+            shown.result = "nothing is left to train"
+            return Plan.model_validate_json(path.read_text())
         settled, reasons = settle(learning, objective, model, tokens)
         base = Blueprint(
             model=model,
@@ -238,12 +261,11 @@ def plan_budget(
         workers = pool(compute)
         depths = depths_that_fit(base, DEPTHS, workers.device, memory_bytes(compute, workers.size))
         calibration = calibrate(base, tokens, workers, folder, shown)
-        path = folder / "plan.json"
         if path.exists():  # a resumed run's checkpoints are of the blueprint that it had
             before = Plan.model_validate_json(path.read_text())
             base, reasons = before.blueprint, before.reasons
         plan = decide(clock, tokens, base, compute, workers.size, calibration, search_share, depths, reasons)
-        telemetry.link_runs(tracking.start_parent(clock.run_id, clock.run_name))
+        announce(clock)
         shown.result = (
             f"depth {plan.blueprint.model.settled_depth()}, about {plan.tokens_per_second:,.0f} tokens/s; "
             f"search {plan.search_seconds:.0f} s, folds {plan.folds_seconds:.0f} s, "

@@ -108,9 +108,8 @@ def check_together(source: "Source", objective: "Objective", model: "Model", com
     Raises InputError, naming what fits.
     """
     from training.architectures import check_head
-    from training.pretrained import folder_of, read_config
-
     from training.model import Pretrained, Shape
+    from training.pretrained import folder_of, read_config
 
     try:
         if isinstance(model, Pretrained):

@@ -17,7 +17,7 @@ from prefect.artifacts import create_markdown_artifact
 from pydantic import Field
 
 from tasks import tracking
-from tasks.artifacts import Registered, Report, Trained, content_key
+from tasks.artifacts import InputError, Registered, Report, Trained, content_key
 from tasks.card import write_card
 from tasks.gate import Verdict, judge
 from tasks.generate import load
@@ -55,7 +55,7 @@ class Promotion(Section):
 def register(trained: Trained, report: Report, promotion: Promotion) -> Registered:
     """Logs, registers and gates; see `register_model`."""
     settings = tracking.settings()
-    client = tracking.client()
+    client = _client(trained)
     name = settings.registry_prefix + promotion.name
     run = tracking.start_parent(trained.run_id, promotion.name)
     log_evidence(client, run, trained, report)
@@ -88,6 +88,16 @@ def register(trained: Trained, report: Report, promotion: Promotion) -> Register
         verdict=verdict.sentence,
         champion_version_before=verdict.champion_version,
     )
+
+
+def _client(trained: Trained) -> "MlflowClient":
+    try:
+        return tracking.client_that_answers()
+    except InputError as problem:
+        raise InputError(
+            f"{problem}. The model is trained and judged, and loads as it is: {trained.model_folder}. "
+            f"Once MLflow is back, `shoestring run --resume {trained.run_id[:8]}` registers it"
+        ) from None
 
 
 def champion_of(client: "MlflowClient", name: str, alias: str) -> "ModelVersion | None":

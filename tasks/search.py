@@ -5,7 +5,6 @@ import json
 import math
 import threading
 import time
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -18,14 +17,15 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
-from tasks import tracking
+from tasks import outbox
 from tasks.artifacts import Tokens, once_a_run
 from tasks.clock import Clock
 from tasks.cluster import ask_to_stop, pool, side_by_side
 from tasks.home import run_folder
+from tasks.outbox import Letter, Status
 from tasks.plan import Plan
 from tasks.settle import scored_tokens, uncompiled
-from tasks.telemetry import METRICS, log, stage
+from tasks.telemetry import log, stage
 from training.blueprint import Blueprint
 from training.budget import Wall
 from training.config import Section, Tune, tunable_fields, with_fields
@@ -34,7 +34,6 @@ from training.worker import Assignment
 
 RUNGS = (0.3, 0.6, 1.0)  # shares of a trial after which it is compared with the others
 WATCHED_TOKENS = 24_576
-POINT_SECONDS = 0.25  # between two steps of a curve in MLflow; the journal has them all
 LEAST_GAIN = 0.003  # of the score, relative; less is noise between seeds, and the defaults stay
 
 
@@ -94,8 +93,8 @@ def search_space(blueprint: Section) -> dict[str, Tune]:
     """The ranges that a search turns, each with the blueprint's own value in it; what is off stays off."""
     space = {}
     for dotted, tune in tunable_fields(blueprint).items():
-        if value := value_of(blueprint, dotted):
-            space[dotted] = tune._replace(low=min(tune.low, value), high=max(tune.high, value))
+        value = value_of(blueprint, dotted)
+        space[dotted] = tune._replace(low=min(tune.low, value), high=max(tune.high, value))
     return space
 
 
@@ -114,18 +113,6 @@ def suggest(trial: Trial, blueprint: Section) -> dict[str, float]:
     }
 
 
-def thinned(journal: Iterable[Event]) -> list[Event]:
-    """The events with steps POINT_SECONDS apart at least, and the last one: a curve, not every step."""
-    events, kept, shown = list(journal), list[Event](), -math.inf
-    last = max((number for number, event in enumerate(events) if event["event"] == "step"), default=-1)
-    for number, event in enumerate(events):
-        if event["event"] == "step" and number != last and event["time"] - shown < POINT_SECONDS:
-            continue
-        shown = event["time"] if event["event"] == "step" else shown
-        kept.append(event)
-    return kept
-
-
 def log_child(
     clock: Clock,
     name: str,
@@ -133,29 +120,25 @@ def log_child(
     settings: dict[str, Any],
     journal: Path,
     score: float | None,
-    status: str,
+    status: Status,
 ) -> None:
-    """One finished trial or fold as a nested MLflow run, with all its points at once."""
-    try:
-        from mlflow.entities import Metric, Param
-
-        client = tracking.client()
-        parent = tracking.start_parent(clock.run_id, clock.run_name)
-        child = tracking.start_child(parent, name, tags)
-        points = [
-            Metric(metric, float(event[field]), int(1000 * event["time"]), event["step"])
-            for event in thinned(read_journal(journal))
-            for field, metric in METRICS.get(event["event"], {}).items()
-            if field in event
-        ]
-        if score is not None:
-            points.append(Metric("score/bits", score, int(1000 * time.time()), 0))
-        parameters = [Param(key, str(value)) for key, value in settings.items()]
-        for at in range(0, max(1, len(points)), 1000):
-            client.log_batch(child, metrics=points[at : at + 1000], params=parameters if at == 0 else [])
-        tracking.end_run(child, status)
-    except Exception as problem:  # MLflow raises many kinds when away; the trial counts all the same
-        log.warning("%s is not in MLflow: %s", name, problem)
+    """Has MLflow hear of one finished trial or fold, as a run nested below the flow run's."""
+    folder = run_folder(clock.run_id)
+    events = list(read_journal(journal))
+    outbox.post(
+        Letter(
+            run_id=clock.run_id,
+            run_name=clock.run_name,
+            child=name,
+            tags=tags,
+            settings={key: str(value) for key, value in settings.items()},
+            scores={} if score is None else {"score/bits": score},
+            journal=str(journal.relative_to(folder)),
+            status=status,
+            started=events[0]["time"] if events else time.time(),
+            ended=time.time(),
+        )
+    )
 
 
 @task(name="Trial", task_run_name="trial-{number}", cache_policy=NO_CACHE)
@@ -239,7 +222,7 @@ class Searching:
                     }
                 )
         journal = run_folder(self.plan.clock.run_id) / "trials" / f"{trial.number}" / "journal.jsonl"
-        status = {"COMPLETE": "FINISHED", "PRUNED": "KILLED"}.get(state.name, "FAILED")
+        ends: dict[TrialState, Status] = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED"}
         log_child(
             self.plan.clock,
             f"trial-{trial.number}",
@@ -247,7 +230,7 @@ class Searching:
             settings,
             journal,
             score,
-            status,
+            ends.get(state, "FAILED"),
         )
 
     def work(self, move: Any) -> None:

@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from training.pretrained import folder_of, read_config
 
 from tasks.artifacts import Tokens
 from training.blueprint import Blueprint, Learning
@@ -11,6 +10,7 @@ from training.data import LENGTH, Shards, Slice
 from training.metrics import MASKED_PASSES
 from training.model import Head, Model, Pretrained
 from training.objectives import Objective
+from training.pretrained import folder_of, read_config
 
 # How often a token passes through the model to be scored, see training.metrics; texts come in windows
 # that overlap by half.

@@ -1,21 +1,18 @@
 """What people see of a run: stages, progress and journals, on the terminal, in Prefect and in MLflow.
 
-Journals are files; everyone here only reads them. MLflow is written from a thread of its own, in
-batches, never again for a step that it has, so that an outage neither slows a training nor loses a point.
+Journals are files; everyone here only reads them. MLflow hears of them by way of `outbox.py`.
 """
 
 import json
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 import prefect.runtime
-from mlflow.entities import Metric
 from prefect.artifacts import (
     create_link_artifact,
     create_progress_artifact,
@@ -33,8 +30,6 @@ from training.journal import Event
 log = logging.getLogger("shoestring")
 log.setLevel(logging.INFO)
 ARTIFACT_SECONDS = 3.0  # between two updates of a progress artifact
-FLUSH_SECONDS = 2.0  # between two batches of metrics
-BATCH = 1000  # MLflow's limit
 MLFLOW_PORT = 5000
 
 # A journal's fields, by event, under the names that they bear in MLflow.
@@ -46,6 +41,8 @@ METRICS: dict[str, dict[str, str]] = {
         "tokens": MetricName.TRAIN_TOKENS,
         "training_seconds": MetricName.TRAIN_SECONDS,
         "tokens_per_second": MetricName.TRAIN_SPEED,
+        "utilisation": MetricName.TRAIN_UTILISATION,
+        "memory_gb": MetricName.TRAIN_MEMORY,
     },
     "validation": {"bits": MetricName.VALIDATION_BITS_PER_BYTE},
 }
@@ -135,13 +132,12 @@ def publish(record: R) -> R:
     return record
 
 
-def link_runs(mlflow_run: str) -> None:
+def link_runs(experiment: str, mlflow_run: str) -> None:
     """Links from the run's page in Prefect to its run in MLflow."""
     uri = tracking.tracking_uri()
     page = (
         uri if uri.startswith("http") else f"http://127.0.0.1:{MLFLOW_PORT}"
     )  # where `shoestring ui` puts it
-    experiment = tracking.experiment_id(tracking.client())
     if in_a_run():
         create_link_artifact(
             link=f"{page}/#/experiments/{experiment}/runs/{mlflow_run}",
@@ -158,73 +154,24 @@ class Tail:
         self._path = path
         self._read = 0
         self._inode = 0
+        self._last: dict[str, int] = {}  # kind of event -> its last step
 
     def new_events(self) -> list[Event]:
-        """Whole lines only; a journal that was rewound is read on from its new end."""
+        """Whole lines only, each step once: what a rewound journal holds again is left out."""
         try:
             found = self._path.stat()
         except FileNotFoundError:
             return []
         if found.st_ino != self._inode:
-            self._inode, self._read = found.st_ino, min(self._read, found.st_size)
+            self._inode, self._read = found.st_ino, 0
         with self._path.open("rb") as file:
             file.seek(self._read)
             data = file.read()
         whole = data[: data.rfind(b"\n") + 1]
         self._read += len(whole)
-        return [json.loads(line) for line in whole.splitlines()]
-
-
-class MetricsWriter:
-    """Takes events to MLflow in the background; `close` waits for the last of them, but not for ever."""
-
-    def __init__(self, client: Callable[[], Any]) -> None:
-        self._client = client
-        self._waiting: list[tuple[str, Metric]] = []
-        self._written: dict[str, int] = {}
-        self._lock = threading.Lock()
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="mlflow-metrics", daemon=True)
-        self._thread.start()
-
-    def write(self, run: str, event: Event) -> None:
-        """Queues an event's figures; a step that was queued before, as a resumed run does it again, is left out."""
-        seen = f"{run}/{event['event']}"
-        if event["step"] <= self._written.get(seen, -1):
-            return
-        self._written[seen] = event["step"]
-        names = METRICS.get(event["event"], {})
-        points = [
-            (run, Metric(name, float(event[field]), int(1000 * event["time"]), event["step"]))
-            for field, name in names.items()
-            if field in event
-        ]
-        with self._lock:
-            self._waiting += points
-
-    def close(self, seconds: float = 30.0) -> int:
-        """Points that could not be written within `seconds`."""
-        self._closing.set()
-        self._thread.join(seconds)
-        return len(self._waiting)
-
-    def _work(self) -> None:
-        while not (self._closing.is_set() and not self._waiting):
-            self._closing.wait(FLUSH_SECONDS)
-            try:
-                self._flush()
-            except Exception as problem:  # MLflow raises many kinds when away; every one means later
-                log.debug("MLflow is away, points wait: %s", problem)
-                time.sleep(FLUSH_SECONDS)
-
-    def _flush(self) -> None:
-        with self._lock:
-            taken = list(self._waiting)
-        by_run: dict[str, list[Metric]] = {}
-        for run, metric in taken:
-            by_run.setdefault(run, []).append(metric)
-        for run, metrics in by_run.items():
-            for at in range(0, len(metrics), BATCH):
-                self._client().log_batch(run, metrics=metrics[at : at + BATCH], synchronous=True)
-        with self._lock:
-            self._waiting = self._waiting[len(taken) :]
+        fresh = []
+        for event in map(json.loads, whole.splitlines()):
+            if event["step"] > self._last.get(event["event"], -1):
+                self._last[event["event"]] = event["step"]
+                fresh.append(event)
+        return fresh

@@ -6,11 +6,12 @@ MLflow is imported inside functions: it takes a second, which `prepare` spends o
 import logging
 import os
 import sqlite3
+import threading
 from collections.abc import Mapping
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
@@ -21,12 +22,12 @@ from training.config import Section
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from prefect.client.schemas.objects import FlowRun, State
 
 SETTINGS_FILE = "mlflow.yaml"
 FLOW_RUN_TAG = "prefect.flow_run_id"
 PARENT_TAG = "mlflow.parentRunId"
 RUN_NAME_TAG = "mlflow.runName"
+_one_at_a_time = threading.Lock()  # or two threads would each make the run that they look for
 PAGE_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # opens on the runs, not on traces
 
 
@@ -43,6 +44,8 @@ class MetricName(StrEnum):
     TRAIN_TOKENS = "train/tokens"
     TRAIN_SPEED = "train/tokens_per_second"
     TRAIN_SECONDS = "train/seconds"  # core-seconds inside optimizer steps, divided by cores
+    TRAIN_UTILISATION = "train/utilisation"  # model FLOPs of the machine's measured matrix products
+    TRAIN_MEMORY = "train/memory_gb"
     VALIDATION_BITS_PER_BYTE = "validation/bits_per_byte"
     FOLDS_BITS_PER_BYTE = "folds/bits_per_byte"  # mean; at a fraction of the budget
     FOLDS_LOW = "folds/bits_per_byte_low"
@@ -153,7 +156,7 @@ def client() -> "MlflowClient":
     """
     import mlflow
 
-    for name in ("mlflow", "alembic"):
+    for name in ("mlflow", "alembic", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.ERROR)
     uri = tracking_uri()
     if uri.startswith("sqlite:////"):
@@ -187,49 +190,65 @@ def experiment_id(client: "MlflowClient") -> str:
     return str(found.experiment_id)
 
 
-def start_parent(run_id: str, name: str, tags: Mapping[str, str] | None = None) -> str:
-    """The MLflow run of a flow run, made if new and RUNNING again if it had ended."""
-    return _start({FLOW_RUN_TAG: run_id}, name, tags)
+def start_parent(
+    run_id: str,
+    name: str,
+    tags: Mapping[str, str] | None = None,
+    started: float | None = None,
+    wake: bool = True,
+) -> str:
+    """The MLflow run of a flow run, made if new (as of `started`, Unix time); RUNNING again if it had ended.
+
+    With `wake` off, one that had ended stays so.
+    """
+    return _start({FLOW_RUN_TAG: run_id}, name, tags, started, wake)
 
 
-def start_child(parent: str, name: str, tags: Mapping[str, str] | None = None) -> str:
+def start_child(
+    parent: str, name: str, tags: Mapping[str, str] | None = None, started: float | None = None
+) -> str:
     """The run of this name nested under `parent` (a trial, a fold), made if new."""
-    return _start({PARENT_TAG: parent, RUN_NAME_TAG: name}, name, tags)
+    return _start({PARENT_TAG: parent, RUN_NAME_TAG: name}, name, tags, started, wake=True)
 
 
-def _start(identity: Mapping[str, str], name: str, tags: Mapping[str, str] | None) -> str:
+def _start(
+    identity: Mapping[str, str],
+    name: str,
+    tags: Mapping[str, str] | None,
+    started: float | None,
+    wake: bool,
+) -> str:
     """The run with all tags of `identity`, made if there is none; `tags` are set either way."""
+    with _one_at_a_time:
+        tracker = client()
+        experiment = experiment_id(tracker)
+        query = " and ".join(f'tags.`{key}` = "{value}"' for key, value in identity.items())
+        found = tracker.search_runs([experiment], query, max_results=1)
+        if not found:
+            start = None if started is None else int(1000 * started)
+            run = tracker.create_run(experiment, start, {**(tags or {}), **identity}, run_name=name)
+            return str(run.info.run_id)
+        run_id = str(found[0].info.run_id)
+        for key, value in (tags or {}).items():
+            tracker.set_tag(run_id, key, value)
+        if wake and found[0].info.status != "RUNNING":
+            tracker.update_run(run_id, status="RUNNING")
+        return run_id
+
+
+def end_run(run_id: str, status: str = "FINISHED", ended: float | None = None) -> None:
+    """Ends an MLflow run as FINISHED, FAILED or KILLED, now or as of `ended` (Unix time)."""
+    client().set_terminated(run_id, status, None if ended is None else int(1000 * ended))
+
+
+def client_that_answers() -> "MlflowClient":
+    """A client, once MLflow has answered. Raises InputError where it does not, saying why."""
+    from mlflow.exceptions import MlflowException
+
     tracker = client()
-    experiment = experiment_id(tracker)
-    query = " and ".join(f'tags.`{key}` = "{value}"' for key, value in identity.items())
-    found = tracker.search_runs([experiment], query, max_results=1)
-    if not found:
-        run = tracker.create_run(experiment, run_name=name, tags={**(tags or {}), **identity})
-        return str(run.info.run_id)
-    run_id = str(found[0].info.run_id)
-    for key, value in (tags or {}).items():
-        tracker.set_tag(run_id, key, value)
-    if found[0].info.status != "RUNNING":
-        tracker.update_run(run_id, status="RUNNING")
-    return run_id
-
-
-def end_run(run_id: str, status: str = "FINISHED") -> None:
-    """Ends an MLflow run as FINISHED, FAILED or KILLED."""
-    client().set_terminated(run_id, status)
-
-
-def end_all(run_id: str, status: str) -> None:
-    """Ends the MLflow run of a flow run, and what is still running below it."""
-    tracker = client()
-    experiment = experiment_id(tracker)
-    for parent in tracker.search_runs([experiment], f'tags.`{FLOW_RUN_TAG}` = "{run_id}"', max_results=1):
-        below = f'tags.`{PARENT_TAG}` = "{parent.info.run_id}" and attributes.status = "RUNNING"'
-        for run in [*tracker.search_runs([experiment], below), parent]:
-            tracker.set_terminated(run.info.run_id, status)
-
-
-def end_unfinished(flow: object, flow_run: "FlowRun", state: "State[Any]") -> None:
-    """Ends what MLflow holds of a flow run that failed or was stopped; a hook of the flow."""
-    if (home() / "mlflow.db").exists() or not tracking_uri().startswith("sqlite"):
-        end_all(str(flow_run.id), "KILLED" if state.is_cancelled() or state.is_cancelling() else "FAILED")
+    try:
+        experiment_id(tracker)
+    except MlflowException as error:
+        reason = str(error).splitlines()[0].rpartition("Caused by ")[2].strip("()")
+        raise InputError(f"MLflow at {tracking_uri()} does not answer ({reason})") from None
+    return tracker

@@ -7,18 +7,18 @@ from typing import ClassVar
 
 from prefect import task
 
-from tasks import tracking
 from tasks.artifacts import Tokens, Trained, content_key, once_a_run
-from tasks.cluster import CPUS_EACH, POLL_SECONDS, release_pools, start_ray
+from tasks.cluster import CPUS_EACH, POLL_SECONDS, ask_to_stop, release_pools, start_ray
 from tasks.home import run_folder
 from tasks.plan import Plan
-from tasks.telemetry import MetricsWriter, Stage, Tail, stage
+from tasks.telemetry import Stage, Tail, stage
 from training.blueprint import Blueprint
 from training.budget import Wall
-from training.worker import GO, Assignment, Outcome, final_run
+from training.worker import GO, STOP, Assignment, Outcome, final_run
 
 FAILURES = 5  # deaths of workers that a final run survives
 CHECKPOINT_SECONDS = 15.0
+SAVING_SECONDS = 10.0  # for a last checkpoint, when the user ends the run
 LOOKS = 10  # at the validation split
 
 
@@ -30,7 +30,8 @@ class FinalRun:
     def __init__(self, blueprint: Blueprint, plan: Plan, tokens: Tokens) -> None:
         self.folder = run_folder(plan.clock.run_id) / "final"
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / GO).unlink(missing_ok=True)
+        for old in (GO, STOP):
+            (self.folder / old).unlink(missing_ok=True)
         self.outcome: Outcome | None = None
         self.problem: BaseException | None = None
         self._assignment = Assignment(
@@ -57,6 +58,16 @@ class FinalRun:
         if plan.clock.run_id not in cls._launched:
             cls._launched[plan.clock.run_id] = cls(blueprint, plan, tokens)
         return cls._launched[plan.clock.run_id]
+
+    @classmethod
+    def save_all(cls, seconds: float = SAVING_SECONDS) -> None:
+        """Has every final run of this process that is under way write a checkpoint and end."""
+        running = [run for run in cls._launched.values() if (run.folder / GO).exists()]
+        for run in running:
+            ask_to_stop(run.folder)
+        until = time.monotonic() + seconds
+        for run in running:
+            run._thread.join(max(0.0, until - time.monotonic()))
 
     def _fit(self) -> None:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -90,14 +101,13 @@ class FinalRun:
         draft.write_text(json.dumps({"deadline": deadline}))
         draft.replace(self.folder / GO)
 
-    def watch(self, shown: Stage, run: str, writer: MetricsWriter, began: float, deadline: float) -> Outcome:
-        """Waits for the end, and meanwhile shows the journal and sends it to MLflow."""
+    def watch(self, shown: Stage, began: float, deadline: float) -> Outcome:
+        """Waits for the end, and meanwhile shows the journal."""
         tail = Tail(self.folder / "journal.jsonl")
         loss, score = "", ""
         while True:
             alive = self._thread.is_alive()
             for event in tail.new_events():
-                writer.write(run, event)
                 if event["event"] == "step":
                     loss = f"loss {event['loss']:.3f}"
                 else:
@@ -125,12 +135,9 @@ def train_final(blueprint: Blueprint, plan: Plan, tokens: Tokens) -> Trained:
     with stage(Trained.stage) as shown:
         release_pools()
         running = FinalRun.launch(blueprint, plan, tokens)
-        writer = MetricsWriter(tracking.client)
-        run = tracking.start_parent(plan.clock.run_id, plan.clock.run_name)
         began = time.time()
         running.go(plan.final_deadline)
-        outcome = running.watch(shown, run, writer, began, plan.final_deadline)
-        writer.close(seconds=5.0)
+        outcome = running.watch(shown, began, plan.final_deadline)
         summary = outcome.summary
         shown.result = (
             f"{summary.tokens:,} tokens in {summary.steps:,} steps, {summary.parameters:,} parameters"

@@ -1,14 +1,23 @@
+import json
+import pickle
 import time
+from pathlib import Path
+from typing import Literal
 
 import pytest
+import torch
 
 from training.budget import (
     SMALLEST_BUDGET_SECONDS,
+    AnyClock,
+    Replay,
     TokenCount,
     Wall,
     expected_loss_nats,
+    matmul_peak_flops,
     parse_budget,
     training_flops_per_token,
+    utilisation,
     vocabulary_rule,
     worth,
 )
@@ -61,18 +70,98 @@ def test_flops_of_a_known_model() -> None:
     assert training_flops_per_token(124_000_000, 12, 768, 1024) == pytest.approx(8.57e8, rel=0.01)
 
 
+def test_utilisation_is_what_is_used_of_the_peak() -> None:
+    assert utilisation(6e6, tokens_per_second=10_000, peak_flops=1.2e11) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_matrix_products_have_a_peak(precision: Literal["fp32", "bf16"]) -> None:
+    started = time.perf_counter()
+    assert 1e8 < matmul_peak_flops("cpu", precision, seconds=0.01) < 1e15
+    assert time.perf_counter() - started < 30
+    assert matmul_peak_flops(torch.device("cpu"), precision, seconds=0.0) > 0
+
+
 def test_a_wall_clock_spreads_what_is_left_after_a_crash() -> None:
     clock = Wall(deadline=time.time() + 10)
-    assert clock.progress(1, 0, used_seconds=30.0) == pytest.approx(0.75, abs=0.01)
-    assert clock.progress(1, 0, used_seconds=35.0) == pytest.approx(0.875, abs=0.01)
-    assert Wall(deadline=time.time() - 1).progress(1, 0, 0.0) == 1.0
+    assert clock.progress(3, 0, used_seconds=30.0) == pytest.approx(0.75, abs=0.01)
+    assert clock.progress(4, 0, used_seconds=35.0) == pytest.approx(0.875, abs=0.01)
+    assert Wall(deadline=time.time() - 1).progress(0, 0, 0.0) == 1.0
 
 
 def test_tokens_end_a_wall_clock_early() -> None:
     clock = Wall(deadline=time.time() + 1000, tokens=100)
     assert clock.progress(1, 50, 0.0) == pytest.approx(0.5)
-    assert clock.progress(1, 200, 0.0) == 1.0
+    assert clock.progress(4, 200, 0.0) == 1.0
 
 
 def test_a_token_count_knows_no_time() -> None:
-    assert TokenCount(400).progress(1, 100, 1e9) == 0.25
+    assert TokenCount(400).progress(7, 100, 1e9) == 0.25
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    """Of a training of five steps, none like another, with a look in between."""
+    events = [
+        {"event": "step", "step": step, "progress": progress}
+        for step, progress in enumerate((0.1, 0.1 + 0.2, 0.7, 0.75, 1.0), start=1)
+    ]
+    events.insert(3, {"event": "validation", "step": 3, "progress": 0.7, "bits": 2.0})
+    path = tmp_path / "journal.jsonl"
+    path.write_text("".join(json.dumps(event) + "\n" for event in events))
+    return path
+
+
+def add(journal: Path, **event: object) -> None:
+    with journal.open("a") as file:
+        file.write(json.dumps(event) + "\n")
+
+
+def drop(journal: Path, number: int) -> None:
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines[:number] + lines[number + 1 :]))
+
+
+def test_a_replay_goes_as_the_journal_says_to_the_last_bit(journal: Path) -> None:
+    clock = Replay.of_journal(journal)
+    assert [clock.progress(step, 10**9, 1e9) for step in range(6)] == [0, 0.1, 0.1 + 0.2, 0.7, 0.75, 1.0]
+    with pytest.raises(ValueError, match="step 6"):
+        clock.progress(6, 0, 0.0)
+
+
+def test_a_replay_follows_a_training_that_was_resumed(tmp_path: Path) -> None:
+    journal = tmp_path / "journal.jsonl"
+    add(journal, event="resumed", step=0, progress=0.0)
+    for event, step, progress in [("step", 1, 0.2), ("resumed", 1, 0.5), ("step", 2, 1.0)]:
+        add(journal, event=event, step=step, progress=progress)
+    assert Replay.of_journal(journal) == Replay((0.5, 1.0))
+
+
+def test_an_unfinished_training_is_not_replayed(journal: Path) -> None:
+    drop(journal, 5)
+    with pytest.raises(ValueError, match=r"75\.0%.*finish it"):
+        Replay.of_journal(journal)
+    with pytest.raises(ValueError, match="no step"):
+        Replay.of_journal(journal.with_name("there is none"))
+
+
+def test_a_training_whose_patience_ended_is_replayed(journal: Path) -> None:
+    drop(journal, 5)
+    add(journal, event="stopped", step=4, progress=0.75, reason="patience is at its end")
+    assert Replay.of_journal(journal).after[-1] == 0.75
+    add(journal, event="step", step=5, progress=0.9)
+    with pytest.raises(ValueError, match="finish it"):
+        Replay.of_journal(journal)
+
+
+def test_a_journal_with_a_hole_is_not_replayed(journal: Path) -> None:
+    drop(journal, 1)
+    with pytest.raises(ValueError, match="lacks step 2 of 5"):
+        Replay.of_journal(journal)
+
+
+@pytest.mark.parametrize(
+    "clock", [Wall(deadline=5.0, tokens=7), TokenCount(3), Replay((0.3, 1.0))], ids=lambda c: type(c).__name__
+)
+def test_clocks_travel(clock: AnyClock) -> None:
+    assert pickle.loads(pickle.dumps(clock)) == clock

@@ -85,7 +85,8 @@ def test_a_training_killed_twice_ends_as_if_it_had_not_been(shards: Shards, tmp_
     summary, model = train(blueprint, Slice(shards), clock, context)
     assert summary.steps == 30
     assert all(torch.equal(x, y) for x, y in zip(undisturbed, weights(model), strict=True))
-    steps_recorded = [event["step"] for event in read_journal(tmp_path / "killed" / "journal.jsonl")]
+    events = read_journal(tmp_path / "killed" / "journal.jsonl")
+    steps_recorded = [event["step"] for event in events if event["event"] == "step"]
     assert steps_recorded == sorted(set(steps_recorded))
 
 

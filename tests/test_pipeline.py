@@ -20,6 +20,7 @@ from tasks.cluster import stop_ray
 from tasks.generate import complete, resolve_model
 from tasks.launch import summary
 from tasks.library import PythonFunctions, PythonStdlib
+from tasks.outbox import Thinning
 from tasks.source import Files, Source
 from tasks.split import Validation
 from training.journal import read_journal
@@ -85,11 +86,9 @@ def test_a_budget_becomes_a_registered_model_with_evidence(
         [parent.info.experiment_id], f"tags.`{tracking.PARENT_TAG}` = '{registered.mlflow_run_id}'"
     )
     assert {child.info.run_name for child in children} >= {"trial-0", "fold-0", "fold-1"}
-    steps = [
-        event["step"]
-        for event in read_journal(home.run_folder(run) / "final" / "journal.jsonl")
-        if event["event"] == "step"
-    ]
+    thinning = Thinning()
+    events = read_journal(home.run_folder(run) / "final" / "journal.jsonl")
+    steps = [event["step"] for event in events if thinning.picks(event) and event["event"] == "step"]
     logged = [point.step for point in client.get_metric_history(registered.mlflow_run_id, "train/loss_nats")]
     assert sorted(logged) == steps
 

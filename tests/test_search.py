@@ -6,7 +6,7 @@ import pytest
 from optuna.trial import TrialState
 
 from tasks.home import run_folder
-from tasks.search import RUNGS, Search, choose, default_settings, open_study, search_space, suggest, thinned
+from tasks.search import RUNGS, Search, choose, default_settings, open_study, search_space, suggest
 from tests.tiny_shards import tiny_blueprint
 from training.config import Section, Tune, tunable_fields, with_fields
 
@@ -31,7 +31,6 @@ def test_defaults_lie_within_their_ranges() -> None:
 
 
 def test_what_is_off_is_not_searched_and_what_is_set_is_within_its_range() -> None:
-    assert "learning.dropout" in tunable_fields(tiny_blueprint())
     assert "learning.dropout" not in search_space(tiny_blueprint())
     space = search_space(tiny_blueprint(dropout=0.4))
     assert space["learning.dropout"].low == 0 and space["learning.dropout"].high == 0.4
@@ -81,15 +80,6 @@ def test_a_trial_that_lags_behind_is_pruned_and_a_leader_is_not(run: str) -> Non
 
 def test_pruning_can_be_turned_off(run: str) -> None:
     assert isinstance(open_study(run, Search(pruning=False), 0).pruner, optuna.pruners.NopPruner)
-
-
-def test_a_curve_has_few_steps_and_its_end_and_all_else() -> None:
-    steps = [{"event": "step", "step": n, "time": n / 100} for n in range(1, 202)]
-    looks = [{"event": "validation", "step": n, "time": n / 100} for n in (100, 201)]
-    kept = thinned([*steps, *looks])
-    assert [event for event in kept if event["event"] == "validation"] == looks
-    times = [event["time"] for event in kept if event["event"] == "step"]
-    assert 5 < len(times) < 12 and times[-1] == steps[-1]["time"]
 
 
 def row(number: int, value: float | None, rate: float = 0.02) -> dict[str, object]:

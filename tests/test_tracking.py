@@ -116,13 +116,3 @@ def test_a_deleted_experiment_is_an_error_that_says_what_to_do() -> None:
     client.delete_experiment(tracking.experiment_id(client))
     with pytest.raises(InputError, match="mlflow experiments restore"):
         tracking.start_parent("flow", "name")
-
-
-def test_ending_all_ends_what_still_runs_and_nothing_else() -> None:
-    parent, other = tracking.start_parent("flow-1", "a"), tracking.start_parent("flow-2", "b")
-    done, running = tracking.start_child(parent, "trial 0"), tracking.start_child(parent, "trial 1")
-    tracking.end_run(done)
-    tracking.end_all("flow-1", "KILLED")
-    tracking.end_all("unknown", "KILLED")
-    status = {run: tracking.client().get_run(run).info.status for run in (parent, done, running, other)}
-    assert status == {parent: "KILLED", done: "FINISHED", running: "KILLED", other: "RUNNING"}

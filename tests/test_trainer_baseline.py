@@ -18,7 +18,7 @@ from tests.benchmarks.trainer_baseline import GRACE, Rows, closest_gpt2, train_g
 from tests.benchmarks.watched import Watched
 from training.data import Shards
 from training.metrics import score_documents
-from training.model import Scratch, count_parameters
+from training.model import Scratch, Shape, count_parameters
 
 CONTEXT, VOCABULARY = 32, 300
 DOCUMENTS = 40
@@ -44,7 +44,9 @@ def shards(tmp_path: Path) -> Shards:
 @pytest.mark.parametrize("depth", [1, 4, 8])
 def test_gpt2_gets_the_layers_that_bring_it_closest_to_our_size(depth: int) -> None:
     with torch.device("meta"):
-        ours = GPT2LMHeadModel(Scratch(family="gpt2", depth=depth).config(4096, 256, 0))
+        ours = GPT2LMHeadModel(
+            Scratch(family="gpt2", depth=depth).config(Shape(vocabulary=4096, context=256))
+        )
         parameters, width = count_parameters(ours), ours.config.n_embd
         config = closest_gpt2(4096, width, 256, 0, parameters)
         gaps = {}

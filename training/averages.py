@@ -23,8 +23,8 @@ class Average:
     def update(self, step: int) -> None:
         """Takes the weights after `step` (from 1) in."""
         kept = (1 - 1 / step) ** (self._power + 1)
-        ours, theirs = list(self.weights.values()), [p.detach() for p in self._model.parameters()]
-        torch._foreach_lerp_(ours, theirs, 1 - kept)
+        now = {name: p.detach() for name, p in self._model.named_parameters()}
+        torch._foreach_lerp_([self.weights[name] for name in now], list(now.values()), 1 - kept)
 
 
 def power_of(width: float) -> float:

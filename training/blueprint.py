@@ -138,7 +138,7 @@ class Blueprint(Section):
 
     def shape(self, device: str = "cpu") -> Shape:
         """What the data, the objective and the learning ask of the model."""
-        attention = self.learning.attention
+        attention: str = self.learning.attention
         if attention == "auto":  # no plan has measured it
             blocks = device == "cpu" and self.objective.head == "causal"
             attention = BLOCKWISE if blocks else "eager" if device == "cpu" else "sdpa"

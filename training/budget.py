@@ -4,11 +4,18 @@ import math
 import re
 import time
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, Self
 
 from pydantic import AfterValidator, Field
 
+from training.journal import read_journal
+
+if TYPE_CHECKING:
+    import torch
+
 SMALLEST_BUDGET_SECONDS = 45  # below this, starting and judging leave nothing to train with; measured
+PEAK_SECONDS = 0.2  # for measuring what matrix products reach
 UNITS_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 # Loss in nats a token = E + A / parameters^ALPHA + B / tokens^BETA (Hoffmann et al. 2022, table A3).
@@ -86,10 +93,46 @@ def training_flops_per_token(parameters: int, layers: int, width: int, context: 
     return 6.0 * parameters + 12.0 * layers * width * context
 
 
+def utilisation(flops_per_token: float, tokens_per_second: float, peak_flops: float) -> float:
+    """Share of the machine's measured matrix products that a training makes use of, from 0 to about 1."""
+    return flops_per_token * tokens_per_second / peak_flops
+
+
+def matmul_peak_flops(
+    device: "torch.device | str",
+    precision: Literal["fp32", "bf16", "fp16"],
+    seconds: float = PEAK_SECONDS,
+) -> float:
+    """FLOP/s of the fastest of the large square matrix products that `seconds` have room for, one at least.
+
+    Holds for as many threads as torch has now, and a GPU for itself.
+    """
+    import torch  # takes a second, which the command line does not have
+
+    device = torch.device(device)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    size = 8192 if device.type == "cuda" else 1024  # fills either, and is far from done in a microsecond
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+
+    def product_seconds() -> float:
+        started = time.perf_counter()
+        left @ right
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - started
+
+    product_seconds()  # the first one sets things up
+    fastest, until = product_seconds(), time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        fastest = min(fastest, product_seconds())
+    return 2 * size**3 / fastest
+
+
 class Clock(Protocol):
     """Says how far a training is: 0 at its start, 1 at its end."""
 
-    def progress(self, step: int, tokens: int, used_seconds: float) -> float: ...
+    def progress(self, step: int, tokens: int, used_seconds: float) -> float:
+        """After so many steps, on so many tokens, in so many seconds of training."""
 
 
 @dataclass
@@ -120,3 +163,43 @@ class TokenCount:
 
     def progress(self, step: int, tokens: int, used_seconds: float) -> float:
         return min(1.0, tokens / self.tokens)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Goes as another training went, step by step, whatever the time: repeats a run against the clock exactly.
+
+    `after` is the progress after the first, second, ... step.
+    """
+
+    after: tuple[float, ...]
+
+    @classmethod
+    def of_journal(cls, path: Path) -> Self:
+        """The progress that a journal recorded, also where a resumed training corrected it.
+
+        Raises ValueError where a step is missing, or the training came neither to its end nor to that
+        of its patience.
+        """
+        after: dict[int, float] = {}
+        done = False
+        for event in read_journal(path):
+            if event["event"] in ("step", "resumed") and event["step"]:
+                after[event["step"]] = float(event["progress"])
+            done = event["event"] == "stopped" or (done and event["event"] != "step")
+        steps = max(after, default=0)
+        if missing := sorted(set(range(1, steps + 1)) - after.keys()):
+            raise ValueError(f"{path} lacks step {missing[0]} of {steps}: it cannot be replayed")
+        if not done and after.get(steps, 0.0) < 1:
+            reached = f"{after[steps]:.1%} of its way" if after else "no step"
+            raise ValueError(f"{path} is of a training that came to {reached}: finish it, then replay it")
+        return cls(tuple(after[step] for step in range(1, steps + 1)))
+
+    def progress(self, step: int, tokens: int, used_seconds: float) -> float:
+        """Raises ValueError after more steps than there were: the training is not the same."""
+        if step > len(self.after):
+            raise ValueError(f"step {step} of a replayed training that had {len(self.after)}: they differ")
+        return self.after[step - 1] if step else 0.0
+
+
+AnyClock = Wall | TokenCount | Replay

@@ -17,14 +17,17 @@ from safetensors.torch import load_file, save_file
 from training.optimizers import Optimizers
 from training.state import Position, State
 
+MANIFEST = "manifest.json"
+NEEDED = {"model.safetensors", "optimizer.safetensors", "state.json"}
 KEPT = 2  # the newest may be damaged
 
 
 def save_checkpoint(folder: Path, position: Position, state: State) -> Path:
     """Writes `folder/step-<n>` so that it is there whole or not at all; older ones go, but for KEPT."""
     final = folder / f"step-{position.step:08d}"
+    for unfinished in folder.glob(".step-*"):  # a kill left it
+        shutil.rmtree(unfinished, ignore_errors=True)
     draft = folder / f".{final.name}-{os.getpid()}"
-    shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     _write(state.model.state_dict(), draft / "model.safetensors")
     _write(_optimizer_tensors(state.optimizers), draft / "optimizer.safetensors")
@@ -32,7 +35,7 @@ def save_checkpoint(folder: Path, position: Position, state: State) -> Path:
         _write(weights, draft / f"{name}.safetensors")
     (draft / "state.json").write_text(json.dumps({"position": asdict(position), "facts": state.facts()}))
     sums = {path.name: _sha256(path) for path in sorted(draft.iterdir())}
-    (draft / "manifest.json").write_text(json.dumps(sums))
+    (draft / MANIFEST).write_text(json.dumps(sums))
     for path in draft.iterdir():
         _sync(path)
     shutil.rmtree(final, ignore_errors=True)
@@ -102,9 +105,10 @@ def _write(tensors: dict[str, torch.Tensor], path: Path) -> None:
 
 def _verifies(path: Path) -> bool:
     try:
-        sums = json.loads((path / "manifest.json").read_text())
-        return bool(sums) and all(_sha256(path / name) == digest for name, digest in sums.items())
-    except (OSError, ValueError, AttributeError):
+        sums = json.loads((path / MANIFEST).read_text())
+        there = {file.name for file in path.iterdir()} - {MANIFEST}
+        return there >= NEEDED and there == set(sums) and all(_sha256(path / n) == sums[n] for n in there)
+    except (OSError, ValueError, TypeError):
         return False
 
 

@@ -55,7 +55,7 @@ def tunable_fields(section: Section, prefix: str = "") -> dict[str, Tune]:
         if isinstance(value, Section):
             found |= tunable_fields(value, f"{prefix}{name}.")
         for note in field.metadata:
-            if isinstance(note, Tune):
+            if isinstance(note, Tune) and value:  # None or 0 is a technique that is off
                 found[prefix + name] = note
     return found
 

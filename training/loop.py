@@ -15,9 +15,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
+from training.architectures import packs
 from training.averages import Average
 from training.blueprint import Blueprint, Learning
-from training.budget import Clock
+from training.budget import Clock, utilisation
 from training.context import Context
 from training.data import Slice
 from training.metrics import Precise
@@ -56,6 +57,10 @@ def train(
     learning, objective, device = blueprint.learning, blueprint.objective, context.device
     full_length, batch_tokens = blueprint.settled()
     model = blueprint.build(device.type).to(device)
+    if learning.packing == "documents" and not packs(model.config.model_type):
+        raise ValueError(
+            f"learning.packing is documents, but {model.config.model_type} looks beyond a document: use blocks"
+        )
     narrow_residuals(model)
     parallel = wrapped(model, learning, context)
     optimizers = learning.optimizer.build(model)
@@ -74,16 +79,26 @@ def train(
     flops = {length: flops_per_token(model, length) for length in (full_length // 2, full_length)}
     watched = watch.sample(full_length, objective.head == "classification") if watch else None
     progress, stopped, score = clock.progress(at.step, at.tokens, at.used_seconds), False, None
+    if at.step:
+        context.record(
+            {"event": "resumed", "step": at.step, "progress": progress, "seconds": at.used_seconds}
+        )
     looks = [look for look in watch.at if look > progress or look == 1.0] if watch else []
     losses, training_seconds, saved = list[float](), at.used_seconds, time.monotonic()
+    # Three or more addends round by their order, and DDP settles on its own only after a first pass.
+    settling = context.world_size > 2
     parallel.train()
     while progress < 1.0 and not stopped:
         started = time.perf_counter()
         length = full_length // 2 if progress < learning.short_context else full_length
         rows = rows_of(feed.source.rows_in(batch_tokens, length), context.world_size)
         batch = feed.batch(at.place, rows, length, context.rank, context.world_size)
-        torch.manual_seed((blueprint.seed << 40) + (at.step << 8) + context.rank)  # of dropout
-        loss = gradients(blueprint, parallel, state, batch, context, precise, length)
+        dice = np.random.SeedSequence([blueprint.seed, at.step, context.rank])
+        for _ in range(2 if settling else 1):
+            model.zero_grad(set_to_none=True)
+            torch.manual_seed(int(dice.generate_state(1, np.uint64)[0] >> 1))  # of dropout
+            loss = gradients(blueprint, parallel, state, batch, context, precise, length)
+        settling = False
         for optimizer in optimizers:
             state.scaler.unscale_(optimizer)
         if learning.l1:
@@ -122,7 +137,11 @@ def train(
                 "memory_gb": memory_gb(device),
             }
             | (
-                {"utilisation": flops[length] * taken / seconds / context.world_size / context.peak_flops}
+                {
+                    "utilisation": utilisation(
+                        flops[length], taken / seconds, context.peak_flops * context.world_size
+                    )
+                }
                 if context.peak_flops
                 else {}
             )

@@ -1,117 +1,129 @@
-"""Models: `transformers` architectures built from config, so that every checkpoint loads anywhere."""
+"""Models: `transformers` architectures, new or from a checkpoint, so that every one of ours loads anywhere."""
 
-import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from training.budget import training_flops_per_token
-from training.config import Choice
+from training.architectures import (
+    CLASSES,
+    HEAD_WIDTH,
+    PRESETS,
+    Head,
+    Shape,
+    checked_family,
+    config_of,
+    hidden_parameters,
+    width_of,
+)
+from training.config import AnyOf, Choice
+from training.fittings import attention_for, finish, narrow_residuals, output_projections, try_out
+from training.footprint import flops_per_token
+from training.pretrained import Pretrained
 
-HEAD_WIDTH = 64
-# What an architecture calls the projections that write into its residual stream.
-OUTPUT_PROJECTIONS = ("o_proj", "down_proj", "fc2", "c_proj")
+__all__ = [
+    "HEAD_WIDTH",
+    "Head",
+    "Model",
+    "Precision",
+    "Pretrained",
+    "Scratch",
+    "Shape",
+    "autocast",
+    "count_parameters",
+    "flops_per_token",
+    "has_fast_bf16",
+    "hidden_parameters",
+    "narrow_residuals",
+    "width_of",
+]
 
-
-Head = Literal["causal", "masked", "classification"]
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What the data, the objective and the learning ask of a model."""
-
-    vocabulary: int
-    context: int
-    head: Head = "causal"
-    start_token: int = 0
-    mask_token: int | None = None
-    pad_token: int = 0
-    labels: tuple[str, ...] = ()
-    dropout: float = 0.0
-    attention: str = "eager"
-    activation_checkpointing: bool = False
+DEEPEST = 64
 
 
 class Scratch(Choice):
-    """A new model of a known architecture, sized by one dial: its depth."""
+    """A new model of a known architecture, sized by one dial: its depth, or the weights that it comes to."""
 
     kind: Literal["scratch"] = "scratch"
-    family: Literal["nanochat", "llama", "qwen3", "gpt2"] = Field(
+    family: Annotated[str, AfterValidator(checked_family)] = Field(
         default="nanochat",
-        description="Architecture, as transformers names it. nanochat learned fastest in our trials.",
+        description=f"Architecture. With sizes of ours: {', '.join(PRESETS)}, of which modernbert and bert are "
+        "masked models; nanochat learned fastest in our trials. Any other that transformers has, by its name there.",
+        examples=list(PRESETS),
     )
     depth: int | None = Field(
         default=None,
         ge=1,
-        le=64,
+        le=DEEPEST,
         description="Layers; width follows. Empty: the plan takes the depth that the budget can feed.",
     )
+    parameters: int | None = Field(
+        default=None,
+        ge=10_000,
+        le=hidden_parameters(DEEPEST),
+        description="Weights between the embeddings, instead of the depth: the nearest depth is taken.",
+    )
+
+    @model_validator(mode="after")
+    def _one_dial(self) -> Self:
+        if self.depth is not None and self.parameters is not None:
+            raise ValueError(
+                f"model.depth and model.parameters are one dial, and both are set: leave out one of them; "
+                f"{self.parameters:,} weights are depth {nearest_depth(self.parameters)}"
+            )
+        return self
+
+    def settled_depth(self) -> int | None:
+        """The depth asked for, by itself or by parameters; None where the plan may choose."""
+        return self.depth if self.parameters is None else nearest_depth(self.parameters)
+
+    def with_depth(self, depth: int) -> Self:
+        """The same model at this depth."""
+        return self.model_copy(update={"depth": depth, "parameters": None})
 
     def config(self, shape: Shape) -> PreTrainedConfig:
-        """The architecture's config at this depth; raises ValueError while the depth is not settled."""
-        vocabulary, context, start_token = shape.vocabulary, shape.context, shape.start_token
-        if self.depth is None:
-            raise ValueError("model.depth is not settled: plan first, or set it")
-        width = width_of(self.depth)
-        heads = width // HEAD_WIDTH
-        shared = {
-            "vocab_size": vocabulary,
-            "bos_token_id": start_token,
-            "eos_token_id": start_token,
-            "pad_token_id": start_token,
-            "tie_word_embeddings": False,
-            "use_cache": True,
-        }
-        if self.family == "gpt2":
-            sizes: dict[str, float] = {
-                "n_embd": width,
-                "n_layer": self.depth,
-                "n_head": heads,
-                "n_positions": context,
-            }
-            sizes |= {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-        else:
-            gated = self.family in ("llama", "qwen3")
-            sizes = {
-                "hidden_size": width,
-                "num_hidden_layers": self.depth,
-                "num_attention_heads": heads,
-                "num_key_value_heads": heads,
-                "head_dim": HEAD_WIDTH,
-                "intermediate_size": (8 * width // 3 + 63) // 64 * 64 if gated else 4 * width,
-                "max_position_embeddings": context,
-            }
-            if self.family == "nanochat":
-                sizes.pop("head_dim")
-        return AutoConfig.for_model(self.family, **shared, **sizes)
+        """The architecture's config at this depth.
 
-    def build(self, shape: Shape, seed: int) -> PreTrainedModel:
-        """A freshly initialised model; its output projections start at zero, so that it starts as a unigram."""
-        torch.manual_seed(seed)
-        config = self.config(shape)
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation=shape.attention)
-        with torch.no_grad():
-            for name, module in model.named_modules():
-                if name.rsplit(".", 1)[-1] in OUTPUT_PROJECTIONS:
-                    module.weight.zero_()
+        Raises ValueError while the depth is not settled, and for a head that the family has not.
+        """
+        depth = self.settled_depth()
+        if depth is None:
+            raise ValueError("model.depth is not settled: plan first, or set it")
+        return config_of(self.family, depth, shape)
+
+    def sketch(self, shape: Shape) -> PreTrainedModel:
+        """The model without its weights: what it would weigh, at no cost."""
+        with torch.device("meta"):
+            model: PreTrainedModel = CLASSES[shape.head].from_config(self.config(shape))
         return model
 
+    def build(self, shape: Shape, seed: int) -> PreTrainedModel:
+        """A freshly initialised model; a preset's output projections start at zero.
 
-def width_of(depth: int) -> int:
-    """Three quarters of a head of 64 for each layer, at least one head: 4 layers of 192, 12 of 576."""
-    return HEAD_WIDTH * max(1, math.ceil(0.75 * depth))
+        So it starts with each token on its own, and a causal one as a unigram. Raises ValueError
+        as `config` does, and for an architecture that fails or sees what it is to predict.
+        """
+        torch.manual_seed(seed)
+        config = self.config(shape)
+        attention = attention_for(config, shape.attention)
+        model: PreTrainedModel = CLASSES[shape.head].from_config(config, attn_implementation=attention)
+        if self.family in PRESETS:
+            with torch.no_grad():
+                for module in output_projections(model):
+                    nn.init.zeros_(module.get_parameter("weight"))
+        else:
+            try_out(model, shape)
+        return finish(model, shape)
 
 
-def hidden_parameters(depth: int) -> int:
-    """Weights between the embeddings: 12 * depth * width^2."""
-    return 12 * depth * width_of(depth) ** 2
+def nearest_depth(parameters: int) -> int:
+    """The depth whose hidden weights come nearest."""
+    return min(range(1, DEEPEST + 1), key=lambda depth: abs(hidden_parameters(depth) - parameters))
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -128,32 +140,16 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 def autocast(
     device: torch.device, precision: Precision = "auto"
 ) -> Callable[[], AbstractContextManager[object]]:
-    """Opens the arithmetic of a forward pass: bf16 products where asked for, or fast; else fp32."""
+    """Opens the arithmetic of a forward pass: products in 16 bits where asked for, or bf16 where fast; else fp32.
+
+    fp16 wants scaled gradients beside it. Raises ValueError for fp16 on a CPU, which has no fast path for it.
+    """
+    if precision == "fp16":
+        if device.type != "cuda":
+            raise ValueError(f"fp16 has no fast path on a {device.type}: set learning.precision to auto")
+        return partial(torch.autocast, device.type, dtype=torch.float16)
     bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16(device))
     return partial(torch.autocast, device.type, dtype=torch.bfloat16) if bf16 else nullcontext
-
-
-def narrow_residuals(model: PreTrainedModel) -> None:
-    """Under autocast, what layers add to is as narrow as what they say: embeddings come out in its type.
-
-    Otherwise the sum stays in fp32 and every layer widens and narrows again: a tenth of a step on a CPU.
-    """
-
-    def narrow(module: nn.Module, inputs: object, embedded: torch.Tensor) -> torch.Tensor:
-        kind = embedded.device.type
-        return embedded.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else embedded
-
-    model.get_input_embeddings().register_forward_hook(narrow)
-
-
-def flops_per_token(model: PreTrainedModel, context: int) -> float:
-    """FLOPs that training takes for one token; see `training_flops_per_token`."""
-    config = model.config
-    embedding = model.get_input_embeddings().weight.numel()
-    multiplied = count_parameters(model) - (0 if config.tie_word_embeddings else embedding)
-    return training_flops_per_token(
-        multiplied, int(config.num_hidden_layers), int(config.hidden_size), context
-    )
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -161,4 +157,8 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-Model = Annotated[Scratch, Field(description="Where the weights come from.")]
+Model = Annotated[
+    Scratch | Pretrained,
+    Field(discriminator="kind", description="Where the weights come from."),
+    AnyOf(),
+]

@@ -69,7 +69,8 @@ class State:
         self.guard = Guard.from_state(facts["guard"])
         self.scaler.load_state_dict(facts["scaler"])
         if self.average:
-            self.average.weights = extras["average"]
+            loaded = extras["average"]  # in the file's order; the average goes by the model's
+            self.average.weights = {name: loaded[name] for name in self.average.weights}
         if self.best and facts["best"]:
             self.best.score, self.best.waited = facts["best"]["score"], facts["best"]["waited"]
             self.best.weights = extras.get("best", {})

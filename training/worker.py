@@ -3,16 +3,21 @@
 import json
 import os
 import shutil
+import signal
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from transformers.utils import logging as transformers_logging
 
 from training.blueprint import Blueprint
-from training.budget import TokenCount, Wall, matmul_peak_flops
+from training.budget import AnyClock, Wall, matmul_peak_flops
 from training.context import Context
 from training.data import Sample, Shards, Slice
 from training.loop import Summary, train
@@ -32,7 +37,7 @@ class Assignment:
     folder: Path
     blueprint: Blueprint
     shards: Path
-    clock: Wall | TokenCount
+    clock: AnyClock
     without_fold: int | None = None
     looks: tuple[float, ...] = (1.0,)
     watched_tokens: int = 16_384
@@ -55,11 +60,31 @@ class Outcome:
 
 
 def carry_out(assignment: Assignment, rank: int = 0, world_size: int = 1) -> Outcome:
-    """Trains as assigned; a file `stop` in the folder ends it early."""
+    """Trains as assigned; a file `stop` in the folder ends it early, with a checkpoint where it keeps any.
+
+    So does SIGTERM in a process of its own, where the training keeps checkpoints.
+    """
+    with asked_to_end(assignment) as asked:
+        return _carry_out(assignment, rank, world_size, asked)
+
+
+@contextmanager
+def asked_to_end(assignment: Assignment) -> Iterator[Callable[[], bool]]:
+    """Says whether somebody asked for an early end: by SIGTERM, if this is the main thread, or by the file `stop`."""
+    stop, asked = assignment.folder / STOP, threading.Event()
+    ours = assignment.checkpoint_seconds is not None and threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set()) if ours else None
+    try:
+        yield lambda: asked.is_set() or stop.exists()
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _carry_out(assignment: Assignment, rank: int, world_size: int, asked: Callable[[], bool]) -> Outcome:
     transformers_logging.set_verbosity_error()
     torch.set_num_threads(assignment.threads)
     blueprint, shards = assignment.blueprint, Shards(assignment.shards)
-    stop = assignment.folder / STOP
     context = Context(
         folder=assignment.folder,
         rank=rank,
@@ -67,7 +92,7 @@ def carry_out(assignment: Assignment, rank: int = 0, world_size: int = 1) -> Out
         device=torch.device(assignment.device),
         checkpoint_seconds=assignment.checkpoint_seconds,
         peak_flops=assignment.peak_flops,
-        stop_asked=stop.exists,
+        stop_asked=asked,
     )
     watch = (
         Watch(Slice(shards, "validation"), assignment.watched_tokens, assignment.looks)
@@ -76,7 +101,7 @@ def carry_out(assignment: Assignment, rank: int = 0, world_size: int = 1) -> Out
     )
     data = Slice(shards, "train", without_fold=assignment.without_fold)
     summary, model = train(blueprint, data, assignment.clock, context, watch)
-    if assignment.keep_model and rank == 0:
+    if assignment.keep_model and rank == 0 and not summary.stopped:
         keep_model(model, assignment.shards, assignment.folder / "model")
     if assignment.without_fold is None or not assignment.held_out_tokens or summary.stopped:
         return Outcome(summary)
@@ -119,6 +144,18 @@ def wait_for(path: Path, seconds: float) -> float:
             return float(json.loads(path.read_text())["deadline"])
         time.sleep(0.02)
     raise TimeoutError(f"nobody wrote {path} within {seconds:.0f} s")
+
+
+def carry_out_in_group(assignment: Assignment, rank: int, world_size: int, meeting: Path, log: Path) -> None:
+    """One rank of a training, in a process of its own; ranks meet at the new file `meeting`, and write to `log`."""
+    with log.open("ab") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    if world_size > 1:
+        dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world_size)
+    carry_out(assignment, rank, world_size)
+    if world_size > 1:
+        dist.destroy_process_group()
 
 
 class Trainee:

@@ -1,0 +1,200 @@
+"""Models that start from a checkpoint: from the Hub or a folder, never with code or pickles of others."""
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+import torch
+from pydantic import Field
+from safetensors import SafetensorError
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+
+from training.architectures import (
+    CLASSES,
+    Shape,
+    check_head,
+    checked_family,
+    head_settings,
+    listed,
+    no_dropout,
+    usable_positions,
+)
+from training.config import Choice
+from training.fittings import attention_for, finish
+
+logger = logging.getLogger(__name__)
+
+# All that is fetched from the Hub: no code, no pickles.
+WANTED_FILES = ("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json")
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
+ASK_SECONDS = 5.0  # for the Hub to answer, before only what lies here counts
+# Vocabularies are padded up to a round number: phi-1.5 leaves 905 of 51,200 entries unused.
+SPARE_SHARE = 0.02
+
+
+class Loaded(NamedTuple):
+    """A model from a checkpoint, and what did not come from there."""
+
+    model: PreTrainedModel
+    newly_made: tuple[str, ...]  # tensors that the checkpoint lacks, or has in another shape
+    left_out: tuple[str, ...]  # tensors of the checkpoint that the model has no place for
+
+
+class Pretrained(Choice):
+    """A checkpoint to go on from; what it lacks for the objective, such as a classifier, is newly made."""
+
+    kind: Literal["pretrained"] = "pretrained"
+    name: str = Field(
+        min_length=1,
+        description="A model's name on the Hugging Face Hub, or a folder. Its tokenizer must be used, too. "
+        "Checkpoints that bring code of their own, or hold pickles only, are refused.",
+        examples=["answerdotai/ModernBERT-base", "my-models/first"],
+    )
+    revision: str | None = Field(
+        default=None,
+        description="Commit, tag or branch on the Hub. Empty: the newest, which may be another one tomorrow.",
+    )
+
+    def settled_depth(self) -> int | None:
+        """The checkpoint's layers, as it cannot have others. Raises ValueError as `config` does."""
+        return int(read_config(folder_of(self.name, self.revision)).get_text_config().num_hidden_layers)
+
+    def with_depth(self, depth: int) -> Self:
+        """The same: a checkpoint's depth is what it is."""
+        return self
+
+    def config(self, shape: Shape) -> PreTrainedConfig:
+        """The checkpoint's config, with the shape's labels.
+
+        Raises ValueError, saying what to do, where the checkpoint is not there, is refused, or does
+        not fit the shape.
+        """
+        config = read_config(folder_of(self.name, self.revision))
+        check_head(config.model_type, shape.head)
+        check_fit(config, shape, self.name)
+        for name, value in (no_dropout(config) | head_settings(shape)).items():
+            setattr(config, name, value)
+        if shape.head == "classification" or config.pad_token_id is None:
+            config.pad_token_id = shape.pad_token  # where a causal model's row ends
+        return config
+
+    def sketch(self, shape: Shape) -> PreTrainedModel:
+        """The model without its weights: what it would weigh, at no cost."""
+        config = self.config(shape)
+        with torch.device("meta"):
+            model: PreTrainedModel = CLASSES[shape.head].from_config(config)
+        return model
+
+    def build(self, shape: Shape, seed: int) -> PreTrainedModel:
+        """The checkpoint with the shape's head; what is newly made is logged. Raises ValueError as `load` does."""
+        return self.load(shape, seed).model
+
+    def load(self, shape: Shape, seed: int) -> Loaded:
+        """The model in float32, and what of it is new, which depends on the seed alone.
+
+        Raises ValueError where the checkpoint is refused, or nothing of it fits.
+        """
+        config = self.config(shape)
+        torch.manual_seed(seed)
+        try:
+            model, info = CLASSES[shape.head].from_pretrained(
+                folder_of(self.name, self.revision),
+                config=config,
+                attn_implementation=attention_for(config, shape.attention),
+                dtype=torch.float32,
+                trust_remote_code=False,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"the weights of {self.name} cannot be read: {error}") from error
+        newly_made = tuple(sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}))
+        left_out = tuple(sorted(info["unexpected_keys"]))
+        if len(newly_made) >= len(list(model.parameters())):
+            raise ValueError(f"no tensor of {self.name} fits a {config.model_type} of its own config")
+        if newly_made:
+            logger.warning("newly made, as %s has none of it: %s", self.name, listed(newly_made))
+        most = usable_positions(model)
+        if most is not None and shape.context > most:
+            raise ValueError(too_long(self.name, most, shape.context))
+        return Loaded(finish(model, shape), newly_made, left_out)
+
+
+def folder_of(name: str, revision: str | None) -> Path:
+    """Where a checkpoint lies here, fetched from the Hub if it must be; no file of code or pickles is fetched.
+
+    Raises ValueError where there is no such folder, or the Hub has it not or is out of reach.
+    """
+    if Path(name).expanduser().is_dir():
+        return Path(name).expanduser()
+    if name.startswith((".", "/", "~", "\\")) or name.count("/") > 1:
+        raise ValueError(f"no folder {name}: give a folder that holds config.json, or a name on the Hub")
+    from huggingface_hub import HfApi, snapshot_download
+
+    offline = os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE")
+    reason: Exception | str = "HF_HUB_OFFLINE is set"
+    if not offline:
+        try:  # one question, not asked again: downloads would try for 23 s
+            revision = HfApi().model_info(name, revision=revision, timeout=ASK_SECONDS).sha
+        except Exception as error:  # whatever the network's libraries raise
+            offline, reason = True, error
+    try:
+        found = snapshot_download(
+            name, revision=revision, allow_patterns=list(WANTED_FILES), local_files_only=offline
+        )
+    except Exception as error:
+        why = reason if offline else error
+        raise ValueError(
+            f"{name} is neither a folder nor found on the Hub or in its cache here ({why}): check the name, "
+            "the revision and the network"
+        ) from error
+    return Path(found)
+
+
+def read_config(folder: Path) -> PreTrainedConfig:
+    """A checkpoint's config. Raises ValueError where it has none, wants code, or holds pickles only."""
+    path = folder / "config.json"
+    try:
+        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        family = raw["model_type"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{folder} holds no config.json that names a model_type: {error}") from error
+    if "auto_map" in raw:
+        raise ValueError(
+            f"{folder} needs code of its own (auto_map in config.json), which is never run: take a "
+            "checkpoint whose architecture transformers itself has"
+        )
+    for name, what in (("quantization_config", "quantized"), ("transformers_weights", "an adapter")):
+        if name in raw:
+            raise ValueError(f"{folder} is {what} ({name} in config.json): take the full float checkpoint")
+    if (folder / "adapter_config.json").exists():
+        raise ValueError(f"{folder} holds an adapter: merge it into its model first, and take that")
+    if not any((folder / name).exists() for name in ("model.safetensors", "model.safetensors.index.json")):
+        pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+        found = f"only {listed(pickles)}, which may run code when read" if pickles else "no weights"
+        raise ValueError(
+            f"{folder} has no model.safetensors, {found}: save the model with save_pretrained first"
+        )
+    checked_family(family)
+    config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    return config
+
+
+def check_fit(config: PreTrainedConfig, shape: Shape, name: str) -> None:
+    """Raises ValueError where vocabulary or context are not those of the checkpoint."""
+    entries = config.get_text_config().vocab_size
+    if not (1 - SPARE_SHARE) * entries <= shape.vocabulary <= entries:
+        raise ValueError(
+            f"{name} has a vocabulary of {entries:,}, the data of {shape.vocabulary:,}: tokenize the data with "
+            f"the checkpoint's own tokenizer"
+        )
+    most = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if most is not None and shape.context > most:
+        raise ValueError(too_long(name, most, shape.context))
+
+
+def too_long(name: str, most: int, context: int) -> str:
+    return f"{name} knows {most:,} positions, and learning.context is {context:,}: set it to {most} or less"
