@@ -20,14 +20,21 @@ MOMENTS_BYTES = {"muon": 4, "sgd": 4, "rmsprop": 4}  # a weight; Adam and its ki
 
 
 def depths_that_fit(base: Blueprint, depths: Sequence[int], device: str, there: float) -> tuple[int, ...]:
-    """The depths that a worker's memory holds. Raises InputError, with the numbers, where it holds none."""
+    """Those of rising `depths` that `there` bytes hold; all, where the depth is given and fits.
+
+    Raises InputError, with the numbers, where nothing fits, or a checkpoint does not fit the data.
+    """
     asked = base.model.settled_depth()
-    refuse_too_large(at_depth(base, asked or depths[0]), device, there)
-    return tuple(
-        itertools.takewhile(
-            lambda depth: asked or least_bytes(at_depth(base, depth), device) <= there, depths
-        )
-    )
+    try:
+        refuse_too_large(at_depth(base, asked or depths[0]), device, there)
+    except InputError:
+        raise
+    except ValueError as problem:  # of vocabulary, positions or labels
+        raise InputError(str(problem)) from None
+    if asked:
+        return tuple(depths)
+    fits = (least_bytes(at_depth(base, depth), device) <= there for depth in depths)
+    return tuple(depth for depth, fit in zip(depths, itertools.takewhile(bool, fits), strict=False) if fit)
 
 
 def least_bytes(blueprint: Blueprint, device: str) -> int:

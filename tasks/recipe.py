@@ -47,7 +47,7 @@ def headline(path: Path) -> str:
 def load_recipe(name: str, settings: Iterable[str] = ()) -> dict[str, Any]:
     """The sections of a recipe with `section.field=value` settings put in, not yet validated.
 
-    Raises InputError where the file is no YAML mapping or a setting is no assignment.
+    A setting that changes a `kind` drops what the recipe says about the other one. Raises InputError where the file is no YAML mapping or a setting is no assignment.
     """
     path = recipe_path(name)
     try:
@@ -58,7 +58,7 @@ def load_recipe(name: str, settings: Iterable[str] = ()) -> dict[str, Any]:
     if not isinstance(sections, dict):
         raise InputError(f"{path} is not a recipe: it must hold sections such as `source:` and `learning:`")
     sections.setdefault("promotion", {}).setdefault("name", path.stem)
-    for setting in settings:
+    for setting in sorted(settings, key=lambda setting: ".kind=" not in setting):
         dotted, equals, text = setting.partition("=")
         if not equals:
             raise InputError(
@@ -73,6 +73,8 @@ def load_recipe(name: str, settings: Iterable[str] = ()) -> dict[str, Any]:
             place = inner
         if isinstance(place.get(last), dict) and last == "kind":
             raise InputError(f"--set {setting!r}: {last} is a section")
+        if last == "kind" and place.get("kind") != _value(text):
+            place.clear()
         place[last] = _value(text)
     return sections
 

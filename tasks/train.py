@@ -11,6 +11,7 @@ from tasks.artifacts import Tokens, Trained, content_key, once_a_run
 from tasks.cluster import CPUS_EACH, POLL_SECONDS, ask_to_stop, release_pools, start_ray
 from tasks.home import run_folder
 from tasks.plan import Plan
+from tasks.settle import scored_tokens
 from tasks.telemetry import Stage, Tail, stage
 from training.blueprint import Blueprint
 from training.budget import Wall
@@ -20,6 +21,7 @@ FAILURES = 5  # deaths of workers that a final run survives
 CHECKPOINT_SECONDS = 15.0
 SAVING_SECONDS = 10.0  # for a last checkpoint, when the user ends the run
 LOOKS = 10  # at the validation split
+WATCHED_TOKENS = 16_384  # in each
 
 
 class FinalRun:
@@ -40,7 +42,9 @@ class FinalRun:
             shards=tokens.folder,
             clock=Wall(plan.final_deadline),
             looks=tuple((look + 1) / LOOKS for look in range(LOOKS)),
+            watched_tokens=scored_tokens(WATCHED_TOKENS, blueprint.objective),
             checkpoint_seconds=CHECKPOINT_SECONDS,
+            peak_flops=plan.calibration.peak_flops,
             keep_model=True,
             device="cuda" if plan.compute.on_gpu() else "cpu",
         )

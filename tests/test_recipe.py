@@ -6,6 +6,7 @@ from flows.pipeline import train_best_model
 from tasks.artifacts import InputError
 from tasks.recipe import check_parameters, check_together, headline, list_recipes, load_recipe
 from tasks.source import Files
+from training.model import Pretrained
 from training.optimizers import AdamW
 
 
@@ -57,6 +58,13 @@ def test_another_kind_brings_its_own_defaults() -> None:
 def test_a_mistake_is_named_with_what_was_meant(setting: str, hint: str) -> None:
     with pytest.raises(InputError, match=hint):
         check_parameters(train_best_model.fn, load_recipe("python-code", [setting]))
+
+
+def test_another_kind_drops_what_the_recipe_says_of_the_first() -> None:
+    settings = ["model.name=somewhere", "model.kind=pretrained", "source.kind=files", "source.paths=a.csv"]
+    parameters = check_parameters(train_best_model.fn, load_recipe("classify", settings))
+    assert parameters["model"] == Pretrained(name="somewhere")
+    assert parameters["source"] == Files(paths=("a.csv",))
 
 
 def together(name: str, settings: list[str]) -> None:
