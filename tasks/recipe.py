@@ -47,7 +47,8 @@ def headline(path: Path) -> str:
 def load_recipe(name: str, settings: Iterable[str] = ()) -> dict[str, Any]:
     """The sections of a recipe with `section.field=value` settings put in, not yet validated.
 
-    A setting that changes a `kind` drops what the recipe says about the other one. Raises InputError where the file is no YAML mapping or a setting is no assignment.
+    A setting that changes a `kind` drops what the recipe says about the other one. Raises InputError
+    where the file is no YAML mapping or a setting is no assignment.
     """
     path = recipe_path(name)
     try:
