@@ -1,6 +1,6 @@
 """How good a classifier is beside its log loss: accuracy, macro averages and calibration.
 
-The values are torchmetrics'; the resamples behind their intervals follow the same definitions in
+The figures are torchmetrics'; the resamples behind their intervals follow the same definitions in
 numpy, as calling a library thousands of times would take minutes.
 """
 
