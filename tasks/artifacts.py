@@ -140,7 +140,7 @@ class Trained(Record):
     training_seconds: float
     final_seconds: float
     workers: int
-    kept: Literal["last", "average", "best"]  # which weights are in `model`: those that validated best
+    kept: str  # which weights are in `model`, as they validated best: last, average or best
     validation_bits: float | None  # of these, in the objective's unit
     tokens: Tokens
 

@@ -117,8 +117,9 @@ def difference_in_kind(challenger: Path, champion: Path) -> str:
         return f"it is {USES[head_of(old)].article_noun}, and this {USES[head_of(new)].article_noun}"
     if head_of(new) != "classification":
         return ""
-    lacking, more = (sorted(set(a.label2id) - set(b.label2id)) for a, b in ((new, old), (old, new)))
-    parts = [f"it does not know {lacking[0]!r}"] * bool(lacking) + [f"only it knows {more[0]!r}"] * bool(more)
+    unknown = [f"it does not know {label!r}" for label in sorted(set(new.label2id) - set(old.label2id))]
+    gone = [f"only it knows {label!r}" for label in sorted(set(old.label2id) - set(new.label2id))]
+    parts = unknown[:1] + gone[:1]
     return f"it has other labels ({', and '.join(parts)})" if parts else ""
 
 

@@ -144,7 +144,11 @@ def describe_event(event: Event) -> str:
 
 def describe_weights(kept: str, folder: Path) -> str:
     """Which weights became the model: those of the last step, an average or the best; and where the others lie."""
-    names = {"last": "the last weights", "average": "the average of the weights", "best": "the best weights seen"}
+    names = {
+        "last": "the last weights",
+        "average": "the average of the weights",
+        "best": "the best weights seen",
+    }
     beside = f"; the others lie beside in {OTHER}" if (folder / OTHER).exists() else ""
     return f"{names[kept]} kept{beside}"
 

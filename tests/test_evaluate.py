@@ -86,7 +86,9 @@ def test_a_classifier_is_judged_by_its_labels(classifier: Work) -> None:
     nats = -log_chances[np.arange(len(truth)), truth]
     assert report.bits == pytest.approx(bits(nats.sum(), len(truth)), rel=0.05)  # bf16
     expected = classification_metrics(np.exp(log_chances), truth)
-    assert {name: value for name, (value, _, _) in report.metrics.items()} == pytest.approx(expected, abs=0.02)
+    assert {name: value for name, (value, _, _) in report.metrics.items()} == pytest.approx(
+        expected, abs=0.02
+    )
     assert all(low <= value <= high for value, low, high in report.metrics.values())
     scores = pq.read_table(report.folder / "report" / "test_documents.parquet")
     columns = ["id", "bytes", "weight", "tokens", "nats", "label", "predicted", "probability"]
