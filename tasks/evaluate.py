@@ -3,6 +3,7 @@
 import base64
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +33,8 @@ from training.classification import classification_metrics, macro_averages, resa
 from training.metrics import bits
 from training.model import Head
 
+MOST_DRAWS = 40_000_000  # documents in all resamples: 2 s on one core
+FEWEST_RESAMPLES = 200
 Interval = tuple[float, float, float]  # value, low, high
 
 
@@ -95,7 +98,8 @@ def further_metrics(scores: Scores, head: Head, labels: tuple[str, ...]) -> dict
         return {name: (2.0**value, 2.0**low, 2.0**high)}
     truth = label_ids(scores, labels)
     values = classification_metrics(scores.probabilities, truth)
-    drawn = resampled_metrics(scores.probabilities, truth, RESAMPLES)
+    resamples = max(FEWEST_RESAMPLES, min(RESAMPLES, MOST_DRAWS // len(truth)))
+    drawn = resampled_metrics(scores.probabilities, truth, resamples)
     found = {}
     for name, figure in values.items():
         low, high = np.quantile(drawn[name], [0.025, 0.975])
@@ -115,8 +119,8 @@ def majority(train: list[str], scores: Scores, labels: tuple[str, ...]) -> Basel
     Its bits are those of the labels' shares in the train split, each label counted once more than
     it occurs, so that a label which only the test split has is not infinitely surprising.
     """
-    truth, kinds = label_ids(scores, labels), len(labels)
-    shares = np.array([1 + train.count(label) for label in labels], np.float64)
+    truth, kinds, trained = label_ids(scores, labels), len(labels), Counter(train)
+    shares = np.array([1 + trained[label] for label in labels], np.float64)
     shares /= shares.sum()
     said = int(shares.argmax())
     counts = np.bincount(truth, minlength=kinds)

@@ -15,7 +15,7 @@ from transformers import AutoConfig
 from tasks.artifacts import Report, Trained
 from tasks.generate import fetch
 from tasks.heads import USES, head_of
-from tasks.scores import RESAMPLES, Floats, Ints, bootstrap, held_out_documents, score_texts
+from tasks.scores import RESAMPLES, Floats, Ints, bootstrap, held_out_documents, refuse_unfair, score_texts
 from training.metrics import bits
 from training.model import Head
 
@@ -101,7 +101,10 @@ def judge(
                 f"{named} cannot be compared: {why}; give another promotion.name, or move the alias by hand"
             )
             return alone.model_copy(update={"reason": reason, "champion_version": int(champion.version)})
-        nats = score_texts(folder, *texts_and_labels(scores, trained, report.head))
+        texts, labels = texts_and_labels(scores, trained, report.head)
+        if labels is None:
+            refuse_unfair((trained.model_folder, folder), texts)
+        nats = score_texts(folder, texts, labels)
     except Exception as problem:  # whatever is wrong with a stored model, the run itself is sound
         reason = f"{named} cannot be scored: {type(problem).__name__}: {problem}"[:500]
         return alone.model_copy(update={"reason": reason, "champion_version": int(champion.version)})

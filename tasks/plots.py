@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
-from textwrap import fill, shorten
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
@@ -154,7 +154,7 @@ def confusion(counts: Ints, labels: Sequence[str], out: Path) -> Path:
     Of many labels the MOST_LABELS commonest are shown, and the title says so.
     """
     common = np.sort(np.argsort(-counts.sum(1), kind="stable")[:MOST_LABELS])
-    names = [shorten(labels[number], 16, placeholder="…") or labels[number][:16] for number in common]
+    names = [label if len(label) <= 18 else f"{label[:17]}…" for label in (labels[n] for n in common)]
     totals = np.maximum(1, counts.sum(1))[common]
     shown = counts[np.ix_(common, common)]
     shares = shown / totals[:, None]

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from tasks.artifacts import Splits
 from tasks.generate import context_of, load, start_token
 from tasks.heads import head_of
 from training.data import Sample
-from training.metrics import bits, class_log_probabilities
+from training.metrics import MASKED_PASSES, bits, class_log_probabilities
 from training.model import Head, autocast
 from training.objectives import Objective
 
@@ -26,7 +26,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 RESAMPLES = 2000
-FIRST_CHUNK_BYTES = 32_768  # under a second for a model of 2 M parameters on one core
+FIRST_CHUNK_BYTES = 32_768  # under a second for a causal model of 2 M parameters on one core
 CHUNK_BYTES = 262_144
 SAFETY = 0.8  # of the time left is planned for, as speed varies
 
@@ -80,20 +80,26 @@ def score_texts(
 
     Of a language model the (pseudo) negative log-likelihood of the text, of a classifier that of
     its label. The folder's own tokenizer and context are used, so models of any vocabulary compare.
-    Raises ValueError where the tokenizer has no start token or gives back other text than it was
-    given, or where the model does not know a label.
+    Raises ValueError where the tokenizer has no start token, or the model does not know a label.
     """
     model, tokenizer = load(model_folder, device)
-    if head_of(model.config) != "classification":
-        refuse_lossy(tokenizer, texts)
     return _score(model, tokenizer, encode(tokenizer, texts), labels, progress)[0]
 
 
-def refuse_lossy(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> None:
-    """Raises ValueError for a tokenizer whose scores would flatter it: it drops what it cannot spell."""
-    for text, ids in zip(texts, encode(tokenizer, texts), strict=True):
-        if tokenizer.decode(ids[1:], clean_up_tokenization_spaces=False) != text:
-            raise ValueError(f"the tokenizer does not give back a text that starts with {text[:40]!r}")
+def refuse_unfair(folders: Sequence[Path], texts: Sequence[str]) -> None:
+    """Raises ValueError where the models' tokenizers differ, and one drops what it cannot spell.
+
+    That flatters its model's score. Where all drop the same, the scores compare.
+    """
+    if len({(folder / "tokenizer.json").read_bytes() for folder in folders}) == 1:
+        return
+    for folder in folders:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        for text, ids in zip(texts, encode(tokenizer, texts), strict=True):
+            if tokenizer.decode(ids[1:], clean_up_tokenization_spaces=False) != text:
+                raise ValueError(
+                    f"the tokenizer of {folder} does not give back a text that starts with {text[:40]!r}"
+                )
 
 
 def _score(
@@ -155,7 +161,8 @@ def score_within(
     started = time.monotonic()
     order = np.random.default_rng(seed).permutation(len(documents))
     ends = np.cumsum(documents["bytes"].to_numpy()[order])
-    classifies = head_of(model.config) == "classification"
+    head = head_of(model.config)
+    first = FIRST_CHUNK_BYTES // (MASKED_PASSES if head == "masked" else 1)
     tokens: list[int] = []
     nats: list[Floats] = []
     chances: list[Floats] = []
@@ -164,15 +171,13 @@ def score_within(
         scored = int(ends[done - 1]) if done else 0
         seconds = time.monotonic() - started
         room = np.inf if limit_seconds is None else SAFETY * (limit_seconds - seconds) * scored / seconds
-        until = int(
-            np.searchsorted(ends, scored + min(room, CHUNK_BYTES) if done else FIRST_CHUNK_BYTES, "right")
-        )
+        until = int(np.searchsorted(ends, scored + min(room, CHUNK_BYTES) if done else first, "right"))
         if until <= done and done and ends[done] - scored > room:
             break
         chunk = documents.take(order[done : max(until, done + 1)])
         ids = encode(tokenizer, chunk["text"].to_pylist())
         of_chunk, chances_of_chunk = _score(
-            model, tokenizer, ids, chunk["label"].to_pylist() if classifies else None
+            model, tokenizer, ids, chunk["label"].to_pylist() if head == "classification" else None
         )
         nats.append(of_chunk)
         if chances_of_chunk is not None:
