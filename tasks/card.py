@@ -46,6 +46,7 @@ tokenizer = AutoTokenizer.from_pretrained("FOLDER")
 
 Or `shoestring {command} "YOUR TEXT{gap}" --model {name}@champion`."""
 
+FIGURES = {"macro_f1": "Macro F1"}
 WEIGHTS = {
     "last": "of the last step",
     "average": "an exponential moving average over the training",
@@ -85,7 +86,7 @@ def write_card(trained: Trained, report: Report, verdict: Verdict, name: str) ->
         f"{use.unit.capitalize()}, test": f"{report.bits:.4f} (95 % {report.low:.4f} to {report.high:.4f}, "
         f"over {report.interval_covers})",
         **{
-            f"{name.replace('_', ' ').capitalize()}, test": _interval(*value)
+            f"{FIGURES.get(name, name.replace('_', ' ').capitalize())}, test": _interval(*value)
             for name, value in report.metrics.items()
         },
         **_baseline(report),
@@ -108,7 +109,7 @@ def write_card(trained: Trained, report: Report, verdict: Verdict, name: str) ->
         f"Digest of data and tokenizer: `{tokens.key}`."
     )
     sections = {
-        f"{name}": describe_score(report) + f". At registration: {verdict.sentence}.",
+        f"{name}": in_full(describe_score(report)) + f" At registration: {verdict.sentence}.",
         "Figures": table,
         "Data": data,
         "Use": LOADING.format(
@@ -128,6 +129,11 @@ def write_card(trained: Trained, report: Report, verdict: Verdict, name: str) ->
         encoding="utf-8",
     )
     return path
+
+
+def in_full(sentence: str) -> str:
+    """With a capital and a full stop."""
+    return f"{sentence[:1].upper()}{sentence[1:]}."
 
 
 def _interval(value: float, low: float, high: float) -> str:

@@ -82,8 +82,7 @@ def complete(
     head = head_of(model.config)
     if head != "causal":
         raise InputError(
-            f"{model_folder.name} holds {USES[head].article_noun}, which does not write: "
-            f"use `shoestring {USES[head].command}`"
+            f"the model is {USES[head].article_noun} and does not write: use `shoestring {USES[head].command}`"
         )
     return sample(model, tokenizer, prompt, tokens, temperature, top_k, seed)
 

@@ -36,7 +36,7 @@ def predictions(model_folder: Path, texts: Iterable[str], most: int = MOST) -> I
     head = head_of(model.config)
     if head == "causal":
         raise InputError(
-            f"{model_folder.name} holds {USES[head].article_noun}, which has no labels and fills no gaps: "
+            f"the model is {USES[head].article_noun}, which gives no labels and fills no gaps: "
             f"use `shoestring {USES[head].command}`"
         )
     for batch in _batches(texts, AT_ONCE):

@@ -83,7 +83,7 @@ def test_a_recurrent_model_writes_with_its_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("head", ["masked", "classification"])
 def test_a_model_that_does_not_write_says_what_to_do(head: Head, tmp_path: Path) -> None:
     tiny_run.write_model(tmp_path, head=head)
-    with pytest.raises(InputError, match="does not write: use `shoestring predict`"):
+    with pytest.raises(InputError, match="and does not write: use `shoestring predict`"):
         complete(tmp_path, "def")
 
 
