@@ -8,14 +8,17 @@ from tasks.clock import start_clock
 from tasks.cluster import Compute
 from tasks.cross_validate import cross_validate
 from tasks.evaluate import evaluate_model
+from tasks.library import PythonStdlib
 from tasks.outbox import settle
 from tasks.plan import plan_budget
+from tasks.recipe import check_together
 from tasks.register import Promotion, register_model
 from tasks.search import Search, search_blueprint
-from tasks.source import PythonStdlib, Source
+from tasks.source import Source
+from tasks.spelling import BytePairs, Tokenizer
 from tasks.split import Validation, split_corpus
 from tasks.telemetry import publish
-from tasks.tokens import BytePairs, Tokenizer, tokenize_corpus
+from tasks.tokens import tokenize_corpus
 from tasks.train import train_final
 from training.blueprint import Learning
 from training.budget import Budget
@@ -45,11 +48,12 @@ def train_best_model(
     compute: Compute = Compute(),
     promotion: Promotion = Promotion(),
 ) -> Registered:
-    """Trains the best language model that the budget buys, and registers it with the evidence."""
+    """Trains the best model that the budget buys, and registers it with the evidence."""
+    check_together(source, objective, model, compute)
     clock = start_clock(budget, compute)
     corpus = publish(clean_corpus(source, cleaning))
-    splits = publish(split_corpus(corpus, validation))
-    tokens = publish(tokenize_corpus(splits, tokenizer, clock))
+    splits = publish(split_corpus(corpus, validation, objective))
+    tokens = publish(tokenize_corpus(splits, tokenizer, objective, model, clock))
     plan = publish(plan_budget(clock, tokens, model, learning, objective, compute, search.share, seed))
     blueprint = search_blueprint(plan, tokens, search)
     folds = publish(cross_validate(blueprint, plan, tokens, validation))

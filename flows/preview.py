@@ -5,14 +5,17 @@ from prefect import flow
 from tasks.clean import Cleaning, clean_corpus
 from tasks.clock import start_clock
 from tasks.cluster import Compute
+from tasks.library import PythonStdlib
 from tasks.outbox import settle
 from tasks.plan import Plan, plan_budget
+from tasks.recipe import check_together
 from tasks.register import Promotion
 from tasks.search import Search
-from tasks.source import PythonStdlib, Source
+from tasks.source import Source
+from tasks.spelling import BytePairs, Tokenizer
 from tasks.split import Validation, split_corpus
 from tasks.telemetry import publish
-from tasks.tokens import BytePairs, Tokenizer, tokenize_corpus
+from tasks.tokens import tokenize_corpus
 from training.blueprint import Learning
 from training.budget import Budget
 from training.model import Model, Scratch
@@ -42,8 +45,9 @@ def preview_plan(
     promotion: Promotion = Promotion(),
 ) -> Plan:
     """Cleans, tokenizes and measures, and says what the budget would be spent on."""
+    check_together(source, objective, model, compute)
     clock = start_clock(budget, compute)
     corpus = publish(clean_corpus(source, cleaning))
-    splits = publish(split_corpus(corpus, validation))
-    tokens = publish(tokenize_corpus(splits, tokenizer, clock))
+    splits = publish(split_corpus(corpus, validation, objective))
+    tokens = publish(tokenize_corpus(splits, tokenizer, objective, model, clock))
     return publish(plan_budget(clock, tokens, model, learning, objective, compute, search.share, seed))

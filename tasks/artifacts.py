@@ -79,13 +79,17 @@ class Splits(Record):
     bytes: dict[str, int]  # the same -> UTF-8 bytes
     folds: int
     near_duplicates: int  # of test or validation documents; they are in no split
+    left_out: dict[str, int] = {}  # of a classification: reason -> documents; they are in no split either
 
     def rows(self) -> list[dict[str, Any]]:
         """Each side's size."""
         sides = [
             {"split": side, "documents": n, "bytes": self.bytes[side]} for side, n in self.documents.items()
         ]
-        return [*sides, {"split": "none: near-duplicates", "documents": self.near_duplicates, "bytes": None}]
+        nowhere = {"near-duplicates": self.near_duplicates, **self.left_out}
+        return sides + [
+            {"split": f"none: {why}", "documents": n, "bytes": None} for why, n in nowhere.items()
+        ]
 
 
 class Tokens(Record):
@@ -97,6 +101,10 @@ class Tokens(Record):
     vocabulary: int
     tokens: dict[str, int]  # train, validation, test -> tokens
     bytes_per_token: float
+    start_token: int = 0  # opens every document
+    mask_token: int | None = None  # where gaps are to be filled
+    labels: tuple[str, ...] = ()  # of a classification, in order of their ids
+    changed_share: float = 0.0  # of documents that a checkpoint's tokenizer does not give back as they were
 
     def rows(self) -> list[dict[str, Any]]:
         """Each split's tokens, start tokens included."""
@@ -109,7 +117,12 @@ class Tokens(Record):
             }
             for split, n in self.tokens.items()
         ]
-        return [*rows, {"split": f"vocabulary {self.vocabulary}, {self.bytes_per_token:.2f} bytes a token"}]
+        facts = [f"vocabulary {self.vocabulary}, {self.bytes_per_token:.2f} bytes a token"]
+        if self.labels:
+            facts.append(f"{len(self.labels)} labels: {', '.join(self.labels)}")
+        if self.changed_share:
+            facts.append(f"{self.changed_share:.0%} of documents are changed by the checkpoint's tokenizer")
+        return rows + [{"split": fact} for fact in facts]
 
 
 class Folds(Record):

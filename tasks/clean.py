@@ -17,11 +17,12 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 from pydantic import Field
 
-from tasks import artifacts, filters, formats
+from tasks import artifacts, documents, filters, formats, library
 from tasks import source as sources
 from tasks.artifacts import Corpus, InputError, cache_key, code_key, content_key, storing
+from tasks.documents import Document, SetAside
 from tasks.filters import Filter
-from tasks.source import Document, HubError, SetAside, Source
+from tasks.source import HubError, Source
 from tasks.telemetry import stage
 from training.config import Section
 
@@ -189,7 +190,7 @@ class _Writer:
 
 def corpus_key(source: Source, cleaning: Cleaning) -> str:
     """Names the corpus by the source's content, the settings and the code."""
-    code = code_key(sys.modules[__name__], artifacts, filters, formats, sources)
+    code = code_key(sys.modules[__name__], artifacts, documents, filters, formats, library, sources)
     return content_key(source.fingerprint(), cleaning, code)
 
 

@@ -26,6 +26,7 @@ from tasks.artifacts import InputError
 from tasks.telemetry import Tail
 from training.config import Section
 from training.journal import Event
+from training.model import Precision
 from training.worker import STOP, Assignment, Outcome, Trainee
 
 CPUS_EACH = 0.5
@@ -51,17 +52,19 @@ class Compute(Section):
         return self.device == "cuda" or (self.device == "auto" and torch.cuda.is_available())
 
     def count(self) -> int:
-        """Workers, settled. Raises InputError where the machine has not that many cores or GPUs."""
+        """Workers, settled. Raises InputError where the machine or cluster has not that many cores or GPUs."""
+        where = "this machine has"
         there = torch.cuda.device_count() if self.on_gpu() else cores()
         if os.environ.get("RAY_ADDRESS"):
-            return self.workers or there
+            start_ray()
+            where = "the cluster at RAY_ADDRESS has"
+            there = int(ray.cluster_resources().get("GPU" if self.on_gpu() else "CPU", 0))
+        unit = "GPUs" if self.on_gpu() else "cores"
         if self.workers and self.workers > there:
-            unit = "GPUs" if self.on_gpu() else "cores"
-            raise InputError(
-                f"compute.workers is {self.workers}, but this machine has {there} {unit}: ask for at most {there}"
-            )
+            remedy = f"ask for at most {there}" if there else "use compute.device=cpu"
+            raise InputError(f"compute.workers is {self.workers}, but {where} {there} {unit}: {remedy}")
         if self.device == "cuda" and not there:
-            raise InputError("compute.device is cuda, but torch sees no GPU here: use auto or cpu")
+            raise InputError(f"compute.device is cuda, but {where} no GPU: use auto or cpu")
         return self.workers or max(1, there)
 
 
@@ -157,6 +160,11 @@ class Pool:
     def wait_ready(self) -> None:
         """Returns once every worker has imported what it needs."""
         ray.get([actor.ready.remote() for actor in self._all])
+
+    def peak_flops(self, precision: Precision) -> float:
+        """What the matrix products of one worker reach, in FLOPs a second, while all of them compute."""
+        asked = [actor.peak_flops.remote(self.device, precision) for actor in self._all]
+        return float(min(ray.get(asked)))
 
     def carry_out(self, assignment: Assignment, on_event: Callable[[Event], None] | None = None) -> Outcome:
         """Runs a training on the next idle worker and tells `on_event` its journal as it grows.

@@ -13,6 +13,7 @@ from tasks.cluster import pool, release_pools, side_by_side
 from tasks.home import run_folder
 from tasks.plan import Plan
 from tasks.search import log_child
+from tasks.settle import scored_tokens, uncompiled
 from tasks.split import Validation
 from tasks.telemetry import stage
 from tasks.train import FinalRun
@@ -34,16 +35,17 @@ SCORING_SHARE = 0.25  # of a fold's time, kept for scoring
     cache_key_fn=once_a_run,
 )
 def train_fold(plan: Plan, tokens: Tokens, fold: int, blueprint: Blueprint, deadline: float) -> float:
-    """Trains without one fold and scores documents of that fold; bits per byte."""
+    """Trains without one fold and scores documents of that fold; bits, per byte or label."""
     folder = run_folder(plan.clock.run_id) / "folds" / f"{fold}"
     assignment = Assignment(
         folder=folder,
-        blueprint=blueprint,
+        blueprint=uncompiled(blueprint),
         shards=tokens.folder,
         clock=Wall(deadline),
         without_fold=fold,
         looks=(),
-        held_out_tokens=HELD_OUT_TOKENS,
+        held_out_tokens=scored_tokens(HELD_OUT_TOKENS, blueprint.objective),
+        peak_flops=plan.calibration.peak_flops,
         device="cuda" if plan.compute.on_gpu() else "cpu",
     )
     outcome = pool(plan.compute).carry_out(assignment)
@@ -100,6 +102,7 @@ def cross_validate(blueprint: Blueprint, plan: Plan, tokens: Tokens, validation:
         rounds = math.ceil(validation.folds / workers.size)
         began = time.time()
         scores: dict[int, float] = {}
+        unit = blueprint.objective.unit
 
         def one(fold: int) -> tuple[int, float]:
             end_of_round = began + (fold // workers.size + 1) * plan.folds_seconds / rounds
@@ -110,18 +113,21 @@ def cross_validate(blueprint: Blueprint, plan: Plan, tokens: Tokens, validation:
             [partial(one, fold) for fold in range(validation.folds)], workers.size
         ):
             scores[fold] = score
-            shown.move(len(scores) / validation.folds, f"fold {fold}: {score:.3f} bits per byte")
+            shown.move(len(scores) / validation.folds, f"fold {fold}: {score:.3f} {unit}")
             if validation.folds - len(scores) < workers.size:
                 workers.release_idle()  # its memory, before the next ones take theirs
                 FinalRun.launch(blueprint, plan, tokens)
         ordered = [scores[fold] for fold in sorted(scores)]
-        reason = (
-            f"{validation.folds} folds of {plan.fold_seconds:.0f} s each, {HELD_OUT_TOKENS:,} held-out tokens"
+        held_out = (
+            "all held-out documents"
+            if blueprint.objective.head == "classification"
+            else f"{scored_tokens(HELD_OUT_TOKENS, blueprint.objective):,} held-out tokens"
         )
+        reason = f"{validation.folds} folds of {plan.fold_seconds:.0f} s each, {held_out}"
         folds = summarise(ordered, plan.fold_seconds, reason, plan.key)
         shown.result = (
-            f"{folds.mean:.3f} bits per byte ({folds.low:.3f} to {folds.high:.3f}), at {plan.fold_seconds:.0f} s a fold"
+            f"{folds.mean:.3f} {unit} ({folds.low:.3f} to {folds.high:.3f}), at {plan.fold_seconds:.0f} s a fold"
             if folds.low is not None
-            else f"{folds.mean:.3f} bits per byte"
+            else f"{folds.mean:.3f} {unit}"
         )
         return folds

@@ -92,31 +92,34 @@ def pieces(path: Path, size_bytes: int) -> Iterator[bytes | Reason]:
         yield BROKEN
 
 
-def rows(path: Path, columns: list[str]) -> Iterator[Row]:
-    """A table's rows with these columns, missing ones left out; a bad row is a Reason, the rest goes on."""
+def rows(path: Path, columns: list[str], header: bool = True) -> Iterator[Row]:
+    """A table's rows with these columns, missing ones left out; a bad row is a Reason, the rest goes on.
+
+    Without a header, the columns of csv and tsv are called 1, 2, ...; other tables name their own.
+    """
     try:
         with _opened(path) as stream:
             match ending(path):
                 case ".parquet":
                     yield from _parquet_rows(path, stream, columns)
                 case ".csv":
-                    yield from _csv_rows(stream, ",")
+                    yield from _csv_rows(stream, ",", header)
                 case ".tsv":
-                    yield from _csv_rows(stream, "\t")
+                    yield from _csv_rows(stream, "\t", header)
                 case _:
                     yield from _json_rows(stream)
     except (OSError, pa.ArrowException):
         yield BROKEN
 
 
-def columns(path: Path) -> list[str] | None:
+def columns(path: Path, header: bool = True) -> list[str] | None:
     """The names of a table's columns; None where its first row cannot be read."""
     if ending(path) == ".parquet" and path.suffix.lower() not in PACKED:
         try:
             return list(pq.read_schema(path).names)
         except (OSError, pa.ArrowException):
             return None
-    first = next(rows(path, []), None)
+    first = next(rows(path, [], header), None)
     return None if first is None or isinstance(first, Reason) else list(first)
 
 
@@ -157,7 +160,7 @@ def _json_rows(stream: IO[bytes]) -> Iterator[Row]:
                 yield row if isinstance(row, dict) else MALFORMED
 
 
-def _csv_rows(stream: IO[bytes], delimiter: str) -> Iterator[Row]:
+def _csv_rows(stream: IO[bytes], delimiter: str, named: bool) -> Iterator[Row]:
     """Bytes that are not UTF-8 pass as lone surrogates, which `text_of` refuses one row at a time."""
     skipped: list[Reason] = []
 
@@ -183,8 +186,10 @@ def _csv_rows(stream: IO[bytes], delimiter: str) -> Iterator[Row]:
         if row is None:
             return
         if header is None:
-            header = row
-        elif len(row) == len(header):
+            header = row if named else [str(number + 1) for number in range(len(row))]
+            if named:
+                continue
+        if len(row) == len(header):
             yield dict(zip(header, row, strict=True))
         elif row:
             yield MALFORMED

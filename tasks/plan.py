@@ -1,29 +1,26 @@
-"""The calibration and the plan: what the budget buys on this machine."""
+"""The plan: what the budget buys on this machine, for this data."""
 
 import itertools
-import json
 import math
-import time
-from dataclasses import replace
-from functools import partial
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from prefect import task
 
 from tasks import outbox, telemetry
 from tasks.artifacts import InputError, Record, Tokens
+from tasks.calibrate import Calibration, at_depth, calibrate
 from tasks.clock import Clock
-from tasks.cluster import Compute, Pool, pool, side_by_side
+from tasks.cluster import Compute, pool
 from tasks.home import run_folder
+from tasks.memory import depths_that_fit, memory_bytes
 from tasks.outbox import Courier, Letter
-from tasks.telemetry import Stage, stage
+from tasks.settle import PASSES, compile_or_not, settle
+from tasks.telemetry import stage
 from training.blueprint import Blueprint, Learning
-from training.budget import Wall, expected_loss_nats
-from training.journal import read_journal
+from training.budget import expected_loss_nats
 from training.model import Model, hidden_parameters
 from training.objectives import Objective
-from training.worker import Assignment
 
 EXIT_SECONDS = 3.0  # from the registered model to the end of the process; measured
 REGISTER_SECONDS = 6.0  # logging, registering, scoring the champion apart; measured
@@ -34,12 +31,8 @@ RAY_TRAIN_SECONDS = 12.0  # from fit() to the first step, where no fold hides it
 SMALL_SECONDS = 75.0  # of training time; with less, all of it goes to the final run
 SEARCH_SHARE, FOLDS_SHARE = 0.22, 0.14  # of the time left to train; by eye
 TRIALS_EACH = 3  # full-length trials for each worker
-CALIBRATION_DEPTHS = (2, 4, 6)
-CALIBRATION_SECONDS = 1.2  # each
 DEPTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24)
 FORWARD_SHARE = 1 / 3  # of a training step's time that a forward pass takes
-WINDOWS_OVERLAP = 2.0  # test tokens are passed twice, see training.metrics
-BATCH_TOKENS, CONTEXT = 2048, 256  # good on a CPU for minutes; see DECISIONS
 
 
 class Plan(Record):
@@ -52,8 +45,8 @@ class Plan(Record):
     blueprint: Blueprint
     compute: Compute
     workers: int
-    rates: dict[int, float]  # measured tokens/s of a worker, by depth
-    depth_given: bool
+    calibration: Calibration
+    reasons: dict[str, str]  # of what the plan settled in model and learning, by field
     tokens_per_second: float  # expected of the final run
     search_seconds: float
     trial_seconds: float
@@ -72,26 +65,26 @@ class Plan(Record):
         """Each choice with its value and its reason."""
         expected = self.tokens_per_second * self.final_seconds
         passes = expected / self.tokens.tokens["train"]
-        measured = ", ".join(f"depth {depth}: {rate:,.0f}" for depth, rate in self.rates.items())
-        law = "lowest expected loss for the time (Hoffmann et al. 2022)"
-        trials = (
-            f"trials of up to {self.trial_seconds:.0f} s"
-            if self.search_seconds
-            else "too little time, or not wanted"
-        )
+        rates = ", ".join(f"depth {depth}: {rate:,.0f}" for depth, rate in self.calibration.rates.items())
+        peak = self.calibration.peak_flops
+        trials = f"trials of up to {self.trial_seconds:.0f} s"
         folds = f"{self.tokens.splits.folds} folds of {self.fold_seconds:.0f} s"
+        none = "too little time, or not wanted"
+        by_rule = (
+            "the checkpoint's"
+            if self.blueprint.model.kind == "pretrained"
+            else "by rule, from text and budget"
+        )
+        settled = self.blueprint.learning.model_dump() | {"depth": self.blueprint.model.settled_depth()}
         lines = (
             ("workers", self.workers, "user" if self.compute.workers else "one for each core or GPU"),
-            ("measured tokens/s of a worker", measured, "trained on this machine just now"),
-            ("depth", self.blueprint.model.depth, "user" if self.depth_given else law),
-            ("vocabulary", f"{self.tokens.vocabulary:,}", "by rule, from text and budget"),
+            ("measured tokens/s of a worker", rates, "trained on this machine just now"),
+            ("peak of a worker", f"{(peak or 0) / 1e9:,.0f} GFLOP/s", "matrix products, measured just now"),
+            *((name, settled[name], reason) for name, reason in self.reasons.items()),
+            ("vocabulary", f"{self.tokens.vocabulary:,}", by_rule),
             ("tokens of the final run", f"{expected:,.0f}", f"{passes:.2f} passes over the train split"),
-            ("search", f"{self.search_seconds:.0f} s", trials),
-            (
-                "cross-validation",
-                f"{self.folds_seconds:.0f} s",
-                folds if self.folds_seconds else "too little time, or not wanted",
-            ),
+            ("search", f"{self.search_seconds:.0f} s", trials if self.search_seconds else none),
+            ("cross-validation", f"{self.folds_seconds:.0f} s", folds if self.folds_seconds else none),
             ("final run", f"{self.final_seconds:.0f} s", "what is left"),
             (
                 "evaluation, registration, exit",
@@ -100,24 +93,6 @@ class Plan(Record):
             ),
         )
         return [{"what": what, "value": str(value), "reason": reason} for what, value, reason in lines]
-
-
-def measured_rate(workers: Pool, assignment: Assignment) -> float:
-    """Tokens a second of one worker, while all of them train the same at once."""
-
-    def one(number: int) -> float:
-        clock = Wall(time.time() + CALIBRATION_SECONDS)
-        mine = replace(assignment, folder=assignment.folder / f"worker-{number}", clock=clock)
-        workers.carry_out(mine)
-        rates = [
-            e["tokens_per_second"]
-            for e in read_journal(mine.folder / "journal.jsonl")
-            if e["event"] == "step"
-        ]
-        settled = sorted(rates[len(rates) // 3 :])  # the first steps are slow
-        return float(settled[len(settled) // 2])
-
-    return min(side_by_side([partial(one, number) for number in range(workers.size)], workers.size))
 
 
 def seconds_per_token(rates: dict[int, float], depth: int) -> float:
@@ -130,14 +105,20 @@ def seconds_per_token(rates: dict[int, float], depth: int) -> float:
     return points[0][1] * size / points[0][0]
 
 
-def best_depth(rates: dict[int, float], workers: int, seconds: float, unique_tokens: int) -> int:
+def best_depth(
+    rates: dict[int, float],
+    workers: int,
+    seconds: float,
+    unique_tokens: int,
+    depths: Sequence[int] = DEPTHS,
+) -> int:
     """The depth whose expected loss is lowest after `seconds` (Hoffmann et al. 2022 as the prior)."""
 
     def loss(depth: int) -> float:
         tokens = workers * seconds / seconds_per_token(rates, depth)
         return expected_loss_nats(hidden_parameters(depth), tokens, unique_tokens)
 
-    return min(DEPTHS, key=loss)
+    return min(depths, key=loss)
 
 
 def divide(left: float, reserve: float, workers: int, folds: int, search_share: float) -> dict[str, float]:
@@ -163,52 +144,28 @@ def divide(left: float, reserve: float, workers: int, folds: int, search_share: 
     }
 
 
-def calibrate(base: Blueprint, tokens: Tokens, workers: Pool, folder: Path, shown: Stage) -> dict[int, float]:
-    """Tokens a second of one worker, by depth; a resumed run keeps what it had measured."""
-    path = folder / "rates.json"
-    if path.exists():
-        return {int(depth): rate for depth, rate in json.loads(path.read_text()).items()}
-    workers.wait_ready()
-    depths = CALIBRATION_DEPTHS if base.model.depth is None else (base.model.depth,)
-    rates = {}
-    for number, depth in enumerate(depths):
-        assignment = Assignment(
-            folder=folder / "calibration" / f"depth-{depth}",
-            blueprint=at_depth(base, depth),
-            shards=tokens.folder,
-            clock=Wall(0.0),
-            looks=(),
-            device=workers.device,
-        )
-        rates[depth] = measured_rate(workers, assignment)
-        shown.move((number + 1) / len(depths), f"depth {depth}: {rates[depth]:,.0f} tokens/s a worker")
-    path.write_text(json.dumps(rates))
-    return rates
-
-
-def at_depth(blueprint: Blueprint, depth: int) -> Blueprint:
-    """The blueprint with its depth settled."""
-    return blueprint.model_copy(update={"model": blueprint.model.model_copy(update={"depth": depth})})
-
-
 def decide(
     clock: Clock,
     tokens: Tokens,
     base: Blueprint,
     compute: Compute,
     workers: int,
-    rates: dict[int, float],
+    calibration: Calibration,
     search_share: float,
+    depths: Sequence[int] = DEPTHS,
+    reasons: dict[str, str] | None = None,
 ) -> Plan:
-    """The plan that measured rates lead to. Raises InputError where the budget is too small for the data."""
+    """The plan that the calibration leads to; `depths` are those that fit into memory.
+
+    Raises InputError where the budget is too small for the data.
+    """
     fixed = SAMPLES_SECONDS + REGISTER_SECONDS + EXIT_SECONDS + SLACK_SHARE * clock.budget_seconds
     most = EVALUATION_SHARE * clock.budget_seconds
-    folds = tokens.splits.folds
-    asked = base.model.depth
+    folds, rates, asked = tokens.splits.folds, calibration.rates, base.model.settled_depth()
     roughly = divide(clock.left(), fixed + 2 * most, workers, folds, search_share)["final"]
-    depth = asked or best_depth(rates, workers, roughly, tokens.tokens["train"])
+    depth = asked or best_depth(rates, workers, roughly, tokens.tokens["train"], depths)
     rate = workers / seconds_per_token(rates, depth)
-    scoring = tokens.tokens["test"] * WINDOWS_OVERLAP * FORWARD_SHARE / rate
+    scoring = tokens.tokens["test"] * PASSES[base.objective.head] * FORWARD_SHARE / rate
     evaluation = min(most, 1.3 * scoring)
     reserve = fixed + 2 * evaluation  # the champion is scored again, too
     times = divide(clock.left(), reserve, workers, folds, search_share)
@@ -218,15 +175,26 @@ def decide(
             f"preparing and measuring took {used:.0f} s of the budget, and judging the model takes {reserve:.0f} s: "
             f"give at least {used + reserve + 2 * RAY_TRAIN_SECONDS:.0f}s"
         )
+    compiled, why = compile_or_not(base.learning.compile, compute.on_gpu(), times["final"])
+    learning = calibration.settle(base.learning).model_copy(update={"compile": compiled})
+    ways = ", ".join(f"{way} {rate:,.0f} tokens/s" for way, rate in calibration.attention.items())
+    user = "user" if base.learning.attention != "auto" else "the only one for this model"
+    law = "lowest expected loss for the time (Hoffmann et al. 2022)"
+    given = "the checkpoint's" if base.model.kind == "pretrained" else "user"
     return Plan(
         key=clock.key,
         clock=clock,
         tokens=tokens,
-        blueprint=at_depth(base, depth),
+        blueprint=at_depth(base, depth).model_copy(update={"learning": learning}),
         compute=compute,
         workers=workers,
-        rates=rates,
-        depth_given=asked is not None,
+        calibration=calibration,
+        reasons={
+            "depth": given if asked else law,
+            **(reasons or {}),
+            "attention": ways or user,
+            "compile": why,
+        },
         tokens_per_second=rate,
         search_seconds=times["search"],
         trial_seconds=times["trial"],
@@ -266,7 +234,10 @@ def plan_budget(
     search_share: float,
     seed: int,
 ) -> Plan:
-    """What to train, and for how long each stage; a resumed run divides what is left of its budget."""
+    """What to train, and for how long each stage; a resumed run divides what is left of its budget.
+
+    Raises InputError where the budget is too small for the data, or the memory for the model.
+    """
     folder = run_folder(clock.run_id)
     folder.mkdir(parents=True, exist_ok=True)
     with stage(Plan.stage) as shown:
@@ -275,26 +246,28 @@ def plan_budget(
             announce(clock)
             shown.result = "nothing is left to train"
             return Plan.model_validate_json(path.read_text())
-        settled = {
-            "batch_tokens": learning.batch_tokens or BATCH_TOKENS,
-            "context": learning.context or CONTEXT,
-        }
+        settled, reasons = settle(learning, objective, model, tokens)
         base = Blueprint(
             model=model,
             objective=objective,
-            learning=learning.model_copy(update=settled),
+            learning=settled,
             vocabulary=tokens.vocabulary,
+            start_token=tokens.start_token,
+            mask_token=tokens.mask_token,
+            labels=tokens.labels,
             data=tokens.key,
             seed=seed,
         )
-        if path.exists():
-            base = Plan.model_validate_json(path.read_text()).blueprint
         workers = pool(compute)
-        rates = calibrate(base, tokens, workers, folder, shown)
-        plan = decide(clock, tokens, base, compute, workers.size, rates, search_share)
+        depths = depths_that_fit(base, DEPTHS, workers.device, memory_bytes(compute, workers.size))
+        calibration = calibrate(base, tokens, workers, folder, shown)
+        if path.exists():  # a resumed run's checkpoints are of the blueprint that it had
+            before = Plan.model_validate_json(path.read_text())
+            base, reasons = before.blueprint, before.reasons
+        plan = decide(clock, tokens, base, compute, workers.size, calibration, search_share, depths, reasons)
         announce(clock)
         shown.result = (
-            f"depth {plan.blueprint.model.depth}, about {plan.tokens_per_second:,.0f} tokens/s; "
+            f"depth {plan.blueprint.model.settled_depth()}, about {plan.tokens_per_second:,.0f} tokens/s; "
             f"search {plan.search_seconds:.0f} s, folds {plan.folds_seconds:.0f} s, "
             f"final run {plan.final_seconds:.0f} s, judging {plan.reserve_seconds:.0f} s"
         )

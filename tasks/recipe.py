@@ -1,15 +1,22 @@
-"""Recipes: YAML files of sections, and the door at which a misspelt name or a bad value stops."""
+"""Recipes: YAML files of sections, and the door at which what cannot work stops before any compute."""
 
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from tasks.artifacts import InputError
+
+if TYPE_CHECKING:
+    from tasks.cluster import Compute
+    from tasks.source import Source
+    from training.model import Model
+    from training.objectives import Objective
 
 FOLDER = Path(__file__).resolve().parent.parent / "deployments" / "recipes"
 DEFAULT = "python-code"
@@ -92,6 +99,28 @@ def check_parameters(flow: Callable[..., Any], values: Mapping[str, Any]) -> dic
     except ValidationError as problem:
         raise InputError("\n".join(_explain(error, form) for error in problem.errors())) from None
     return {name: getattr(checked, name) for name in fields}
+
+
+@lru_cache(maxsize=1)  # the command line asks before the flow does
+def check_together(source: "Source", objective: "Objective", model: "Model", compute: "Compute") -> None:
+    """Looks whether the sections fit each other, the data's columns and the machine.
+
+    Raises InputError, naming what fits.
+    """
+    from training.architectures import check_head
+    from training.model import Pretrained, Shape
+    from training.pretrained import folder_of, read_config
+
+    try:
+        if isinstance(model, Pretrained):
+            check_head(read_config(folder_of(model.name, model.revision)).model_type, objective.head)
+        else:
+            tiny = Shape(head=objective.head, vocabulary=512, context=64, labels=("a", "b"))
+            model.with_depth(model.settled_depth() or 1).config(tiny)
+    except ValueError as problem:
+        raise InputError(f"objective {objective.kind} and model: {problem}") from None
+    source.check(labelled=objective.head == "classification")
+    compute.count()
 
 
 def _with_kind(value: Any, parameter: inspect.Parameter | None) -> Any:

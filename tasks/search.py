@@ -1,6 +1,8 @@
 """The search: Optuna asks and is told, warm workers train, weak trials end early."""
 
+import functools
 import json
+import math
 import threading
 import time
 from functools import partial
@@ -12,6 +14,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
 from tasks import outbox
@@ -21,6 +24,7 @@ from tasks.cluster import ask_to_stop, pool, side_by_side
 from tasks.home import run_folder
 from tasks.outbox import Letter, Status
 from tasks.plan import Plan
+from tasks.settle import scored_tokens, uncompiled
 from tasks.telemetry import log, stage
 from training.blueprint import Blueprint
 from training.budget import Wall
@@ -30,7 +34,7 @@ from training.worker import Assignment
 
 RUNGS = (0.3, 0.6, 1.0)  # shares of a trial after which it is compared with the others
 WATCHED_TOKENS = 24_576
-LEAST_GAIN = 0.003  # of bits per byte, relative; less is noise between seeds, and the defaults stay
+LEAST_GAIN = 0.003  # of the score, relative; less is noise between seeds, and the defaults stay
 
 
 class Search(Section):
@@ -40,7 +44,8 @@ class Search(Section):
         default=0.22,
         ge=0,
         le=0.8,
-        description="Part of the training time spent on trials; 0 trains with the settings as they are.",
+        description="Part of the training time spent on trials; 0 trains with the settings as they are. What is"
+        " off (empty or 0), such as dropout, is not searched: set it, and it is.",
     )
     sampler: Literal["tpe", "random"] = Field(
         default="tpe", description="tpe learns from earlier trials; random is unbiased."
@@ -79,21 +84,32 @@ def open_study(run_id: str, search: Search, seed: int) -> optuna.Study:
     return study
 
 
-def default_settings(blueprint: Blueprint) -> dict[str, float]:
+def default_settings(blueprint: Section) -> dict[str, Any]:
     """The blueprint's own values of the fields that a search may turn."""
-    found: dict[str, float] = {}
-    for dotted in tunable_fields(blueprint):
-        value: Any = blueprint
-        for step in dotted.split("."):
-            value = getattr(value, step)
-        found[dotted] = float(value)
-    return found
+    return {dotted: value_of(blueprint, dotted) for dotted in search_space(blueprint)}
 
 
-def suggest(trial: Trial, space: dict[str, Tune]) -> dict[str, float]:
-    """The settings of a trial, by dotted field name."""
+def search_space(blueprint: Section) -> dict[str, Tune]:
+    """The ranges that a search turns, each with the blueprint's own value in it; what is off stays off."""
+    space = {}
+    for dotted, tune in tunable_fields(blueprint).items():
+        value = value_of(blueprint, dotted)
+        space[dotted] = tune._replace(low=min(tune.low, value), high=max(tune.high, value))
+    return space
+
+
+def value_of(blueprint: Section, dotted: str) -> Any:
+    """The value of a field by its dotted name."""
+    return functools.reduce(getattr, dotted.split("."), blueprint)
+
+
+def suggest(trial: Trial, blueprint: Section) -> dict[str, float]:
+    """The settings of a trial, by dotted field name; whole numbers where the field is one."""
     return {
-        name: trial.suggest_float(name, tune.low, tune.high, log=tune.log) for name, tune in space.items()
+        name: trial.suggest_int(name, math.ceil(tune.low), math.floor(tune.high), log=tune.log)
+        if isinstance(value_of(blueprint, name), int)
+        else trial.suggest_float(name, tune.low, tune.high, log=tune.log)
+        for name, tune in search_space(blueprint).items()
     }
 
 
@@ -116,7 +132,7 @@ def log_child(
             child=name,
             tags=tags,
             settings={key: str(value) for key, value in settings.items()},
-            scores={} if score is None else {"score/bits_per_byte": score},
+            scores={} if score is None else {"score/bits": score},
             journal=str(journal.relative_to(folder)),
             status=status,
             started=events[0]["time"] if events else time.time(),
@@ -125,7 +141,7 @@ def log_child(
     )
 
 
-@task(name="Trial", task_run_name="trial-{number}")
+@task(name="Trial", task_run_name="trial-{number}", cache_policy=NO_CACHE)
 def train_trial(plan: Plan, tokens: Tokens, number: int, blueprint: Blueprint, reports: Any) -> float | None:
     """Trains one trial on a warm worker; its score, or None where it was ended early."""
     folder = run_folder(plan.clock.run_id) / "trials" / f"{number}"
@@ -135,7 +151,8 @@ def train_trial(plan: Plan, tokens: Tokens, number: int, blueprint: Blueprint, r
         shards=tokens.folder,
         clock=Wall(time.time() + plan.trial_seconds),
         looks=RUNGS,
-        watched_tokens=WATCHED_TOKENS,
+        watched_tokens=scored_tokens(WATCHED_TOKENS, blueprint.objective),
+        peak_flops=plan.calibration.peak_flops,
         device="cuda" if plan.compute.on_gpu() else "cpu",
     )
     outcome = pool(plan.compute).carry_out(assignment, reports(folder))
@@ -147,7 +164,7 @@ class Searching:
 
     def __init__(self, plan: Plan, tokens: Tokens, search: Search) -> None:
         self.plan, self.tokens, self.search = plan, tokens, search
-        self.space = tunable_fields(plan.blueprint)
+        self.unit = plan.blueprint.objective.unit
         self.study = open_study(plan.clock.run_id, search, plan.blueprint.seed)
         if not self.study.get_trials(deepcopy=False):
             self.study.enqueue_trial(default_settings(plan.blueprint))
@@ -171,8 +188,8 @@ class Searching:
     def run_one(self, trial: Trial) -> None:
         """Trains a trial, prunes it on its way, and tells the study."""
         with self.lock:
-            settings = suggest(trial, self.space)
-        blueprint = with_fields(self.plan.blueprint, settings)
+            settings = suggest(trial, self.plan.blueprint)
+        blueprint = with_fields(uncompiled(self.plan.blueprint), settings)
 
         def reports(folder: Path) -> Any:
             def on_event(event: Event) -> None:
@@ -224,12 +241,13 @@ class Searching:
             done = 1 - max(0.0, self.deadline - time.time()) / max(1.0, self.plan.search_seconds)
             move(
                 done,
-                f"{len(self.rows)} trials" + (f", best {best:.3f} bits per byte" if best is not None else ""),
+                f"{len(self.rows)} trials" + (f", best {best:.3f} {self.unit}" if best is not None else ""),
             )
 
 
 def choose(blueprint: Blueprint, rows: list[dict[str, Any]]) -> tuple[Blueprint, str]:
     """The best trial's settings where they beat the defaults by more than noise, else the defaults."""
+    unit = blueprint.objective.unit
     scored = [row for row in rows if row["value"] is not None]
     if not scored:
         return blueprint, "no trial finished; the defaults stay"
@@ -238,12 +256,12 @@ def choose(blueprint: Blueprint, rows: list[dict[str, Any]]) -> tuple[Blueprint,
     if first is not None and best["value"] > first["value"] * (1 - LEAST_GAIN):
         return (
             blueprint,
-            f"{len(rows)} trials, none better than the defaults ({first['value']:.3f} bits per byte)",
+            f"{len(rows)} trials, none better than the defaults ({first['value']:.3f} {unit})",
         )
     against = f" against {first['value']:.3f} by the defaults" if first else ""
     return with_fields(
         blueprint, best["parameters"]
-    ), f"{len(rows)} trials, best {best['value']:.3f} bits per byte{against}"
+    ), f"{len(rows)} trials, best {best['value']:.3f} {unit}{against}"
 
 
 @task(

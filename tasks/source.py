@@ -1,76 +1,24 @@
 """Where documents come from: this Python's own library, files, or a dataset of the Hub."""
 
 import glob
-import hashlib
-import os
-import platform
-import sysconfig
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from tasks import formats
 from tasks.artifacts import InputError, content_key
-from tasks.formats import Reason, text_of
+from tasks.documents import Document, SetAside, below, digest, document
+from tasks.formats import Reason
+from tasks.library import PythonFunctions, PythonStdlib
 from training.config import AnyOf, Choice
 
 CHECKED_FILES = 20  # tables whose columns are looked at before any compute
-NOT_SHIPPED = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
 
 
-class Document(NamedTuple):
-    """One text, and where it came from; `position` counts the documents of one source from 0."""
-
-    source: str
-    position: int
-    group: str
-    label: str | None
-    text: str
-
-
-class SetAside(NamedTuple):
-    """A document that could not be read, and why; the rest goes on."""
-
-    source: str
-    position: int
-    reason: str
-
-
-class PythonStdlib(Choice):
-    """The running interpreter's own library without its tests: about 730 files, 12 MB, no download."""
-
-    kind: Literal["python_stdlib"] = "python_stdlib"
-
-    def documents(self) -> Iterator[Document | SetAside]:
-        """Each module, labelled with its top-level package."""
-        for path in self._paths():
-            name = path.relative_to(_library())
-            package = name.parts[0].removesuffix(".py")
-            yield _document(name.as_posix(), 0, package, package, formats.whole(path))
-
-    def fingerprint(self) -> str:
-        """Names the interpreter's version and the content of its files."""
-        files = [(path.relative_to(_library()).as_posix(), _digest(path)) for path in self._paths()]
-        return content_key(self, platform.python_version(), files)
-
-    def describe(self) -> str:
-        """One line that a person recognises."""
-        return f"standard library of Python {platform.python_version()}"
-
-    def size_bytes(self) -> int | None:
-        """Bytes to be read, for progress."""
-        return sum(path.stat().st_size for path in self._paths())
-
-    def check(self) -> None:
-        """Raises InputError where this Python keeps its library in no folder of .py files."""
-        if not self._paths():
-            raise InputError(f"This Python has no source files in {_library()}: choose source.kind=files.")
-
-    def _paths(self) -> list[Path]:
-        return _below(_library(), {".py"}, without=NOT_SHIPPED)
+# A column's name; one that is a number may be written as such.
+Column = Annotated[str, BeforeValidator(lambda name: str(name) if isinstance(name, int) else name)]
 
 
 class Files(Choice):
@@ -84,12 +32,17 @@ class Files(Choice):
         description="Files, folders and globs. In folders, text files (txt, md, py, ...) and tables (jsonl,"
         " csv, tsv, parquet) are read, others ignored; a file named outright is read whatever its ending.",
     )
-    text_column: str = Field(
+    text_column: Column = Field(
         default="text", description="Column of a table that holds the text; rows without it are set aside."
     )
-    label_column: str | None = Field(
+    label_column: Column | None = Field(
         default=None,
         description="Column that holds the label; text files are labelled with their folder's name.",
+    )
+    header: bool = Field(
+        default=True,
+        description="The first line of a csv or tsv file names its columns. Off: it is a row like the others,"
+        " and columns are called 1, 2, ...",
     )
     cut_bytes: int | None = Field(
         default=None,
@@ -104,25 +57,32 @@ class Files(Choice):
         for path in self._files():
             read = self._rows(path) if formats.ending(path) in formats.TABLES else self._texts(path)
             for position, (group, label, value) in enumerate(read):
-                yield _document(path.as_posix(), position, group, label, value)
+                yield document(path.as_posix(), position, group, label, value)
 
     def fingerprint(self) -> str:
         """Names the settings and the content of all files; one pass over changed files."""
-        return content_key(self, [(path.as_posix(), _digest(path)) for path in self._files()])
+        return content_key(self, [(path.as_posix(), digest(path)) for path in self._files()])
 
     def describe(self) -> str:
         """One line that a person recognises."""
-        return "files: " + ", ".join(self.paths)
+        labels = f", labels in column {self.label_column}" if self.label_column else ""
+        return "files: " + ", ".join(self.paths) + labels
 
     def size_bytes(self) -> int | None:
         """Bytes on disk, for progress; packed files unpack to more."""
         return sum(path.stat().st_size for path in self._files())
 
-    def check(self) -> None:
-        """Raises InputError for a missing path, a folder or glob without files, or a missing column."""
+    def check(self, labelled: bool = False) -> None:
+        """Raises InputError for a missing path, a folder or glob without files, or a missing column.
+
+        `labelled`: also for tables whose column of labels is not named.
+        """
         tables = [path for path in self._files() if formats.ending(path) in formats.TABLES]
         for path in tables[:CHECKED_FILES]:
-            _check_columns(str(path), formats.columns(path), self._columns())
+            names = formats.columns(path, self.header)
+            _check_columns(str(path), names, self._columns())
+            if labelled and self.label_column is None:
+                raise InputError(_no_labels(str(path), names))
 
     def _files(self) -> list[Path]:
         return sorted({path for given in self.paths for path in _matches(given)})
@@ -134,7 +94,7 @@ class Files(Choice):
             yield folder, folder, value
 
     def _rows(self, path: Path) -> Iterator[tuple[str, object, object]]:
-        for row in formats.rows(path, self._columns()):
+        for row in formats.rows(path, self._columns(), self.header):
             if isinstance(row, Reason):
                 yield path.name, None, row
             else:
@@ -175,13 +135,13 @@ class Hub(Choice):
             label = row.get(self.label_column or "")
             if names and isinstance(label, int):
                 label = names[label] if label >= 0 else None
-            yield _document(self.name, position, self.config or self.name, label, row.get(self.column))
+            yield document(self.name, position, self.config or self.name, label, row.get(self.column))
 
     def fingerprint(self) -> str:
         """Names the coordinates, and the content where it is a folder on disk."""
         folder = Path(self.name)
-        files = _below(folder, None) if folder.is_dir() else []
-        return content_key(self, [(path.relative_to(folder).as_posix(), _digest(path)) for path in files])
+        files = below(folder, None) if folder.is_dir() else []
+        return content_key(self, [(path.relative_to(folder).as_posix(), digest(path)) for path in files])
 
     def describe(self) -> str:
         """One line that a person recognises."""
@@ -192,14 +152,19 @@ class Hub(Choice):
         """None: a stream's length is not known beforehand."""
         return None
 
-    def check(self) -> None:
-        """Raises InputError for a wrong name, configuration, split or column; reads one row."""
+    def check(self, labelled: bool = False) -> None:
+        """Raises InputError for a wrong name, configuration, split or column; reads one row.
+
+        `labelled`: also where the column of labels is not named.
+        """
         rows, _ = self._stream()
         first = next(_answered(self.name, rows), None)
         if first is None:
             raise InputError(f"{self.describe()} has no rows: choose another source.split.")
         wanted = [self.column] + ([self.label_column] if self.label_column else [])
         _check_columns(self.describe(), list(first), wanted)
+        if labelled and self.label_column is None:
+            raise InputError(_no_labels(self.describe(), list(first)))
 
     def _stream(self) -> tuple[Iterable[dict[str, Any]], list[str] | None]:
         import datasets  # takes a second, and only this source needs it
@@ -218,22 +183,6 @@ class Hub(Choice):
         return rows, getattr(feature, "names", None)
 
 
-def _document(source: str, position: int, group: str, label: object, value: object) -> Document | SetAside:
-    """The value as a document, or set aside with what is wrong with it."""
-    text = text_of(value)
-    if isinstance(text, Reason):
-        return SetAside(source, position, str(text))
-    return Document(source, position, group, _label(label), text)
-
-
-def _label(value: object) -> str | None:
-    """Whatever a column holds as a name; what is not Unicode in it becomes question marks."""
-    if value is None:
-        return None
-    data = value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
-    return data.decode("utf-8", "replace")
-
-
 def _answered(name: str, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """The rows; whatever a reader or the network raises meanwhile becomes a HubError."""
     try:
@@ -242,27 +191,13 @@ def _answered(name: str, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, A
         raise HubError(f"dataset {name} broke off: {type(error).__name__}: {error}") from error
 
 
-def _library() -> Path:
-    return Path(sysconfig.get_path("stdlib"))
-
-
-def _below(folder: Path, endings: set[str] | None, without: Iterable[str] = ()) -> list[Path]:
-    """Files under a folder with these endings (None: all), sorted; nothing hidden or in `without` folders."""
-    found = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".") and name not in without]
-        paths = [Path(place, name) for name in names if not name.startswith(".")]
-        found += [path for path in paths if endings is None or formats.ending(path) in endings]
-    return sorted(path for path in found if path.is_file())
-
-
 def _matches(given: str) -> list[Path]:
     """The files that one entry of `paths` means; raises InputError where there are none."""
     path = Path(given).expanduser()
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = _below(path, formats.TABLES | formats.PLAIN)
+        found = below(path, formats.TABLES | formats.PLAIN)
         missing = (
             f"holds no file that can be read (such as {', '.join(sorted(formats.TABLES))}, .txt, .md, .py)"
         )
@@ -276,6 +211,11 @@ def _matches(given: str) -> list[Path]:
     return found
 
 
+def _no_labels(where: str, columns: list[str] | None) -> str:
+    there = f"; there are {', '.join(columns)}" if columns else ""
+    return f"To classify, labels are needed: name their column in {where} as source.label_column{there}."
+
+
 def _check_columns(where: str, columns: list[str] | None, wanted: list[str]) -> None:
     for name in wanted:
         if columns is not None and name not in columns:
@@ -285,19 +225,4 @@ def _check_columns(where: str, columns: list[str] | None, wanted: list[str]) -> 
             )
 
 
-def _digest(path: Path) -> str:
-    """The content's SHA-256, remembered while size and time of change stay."""
-    facts = path.stat()
-    return _content_digest(path, facts.st_size, facts.st_mtime_ns)
-
-
-@lru_cache(maxsize=100_000)
-def _content_digest(path: Path, size: int, changed_ns: int) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:  # documents() sets an unreadable file aside
-        return "unreadable"
-
-
-Source = Annotated[PythonStdlib | Files | Hub, Field(discriminator="kind"), AnyOf()]
+Source = Annotated[PythonStdlib | PythonFunctions | Files | Hub, Field(discriminator="kind"), AnyOf()]

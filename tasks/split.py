@@ -1,4 +1,7 @@
-"""Sides and folds: each document's side is its own hash, and never moves when documents are added."""
+"""Sides and folds: each document's side is its own hash, and never moves when documents are added.
+
+Where documents are classified, folds are stratified: of every label each fold has its share.
+"""
 
 import hashlib
 import math
@@ -21,10 +24,14 @@ from tasks import artifacts
 from tasks.artifacts import Corpus, InputError, Splits, cache_key, code_key, content_key, storing
 from tasks.telemetry import stage
 from training.config import Section
+from training.objectives import Objective
 
 SIDES = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
-NO_SIDE = 3  # near-duplicates of validation or test documents: in no split
+# In no split: near-duplicates of validation or test documents, and, where documents are classified,
+# those without a label and those of a label that is too rare.
+NO_SIDE, NO_LABEL, RARE_LABEL = range(3, 6)
+NOT_LABELLED = -1
 NO_FOLD = -1  # of documents that are not trained on, and of all where there are no folds
 CONFIDENCE = 0.95  # with which the number of documents that a refusal asks for suffices
 DIGITS = re.compile(r"\d+")
@@ -58,11 +65,19 @@ class Validation(Section):
 
 @dataclass(frozen=True)
 class Sides:
-    """Of each document, in the corpus' order: its cluster, its side (index into SIDES, or NO_SIDE), its fold."""
+    """Of each document, in the corpus' order: its cluster, its side (index into SIDES, or beyond), its fold."""
 
     clusters: Hashes
     sides: Numbers
     folds: Numbers
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Of each document, in the corpus' order, the number of its label in `names`, or NOT_LABELLED."""
+
+    numbers: Numbers
+    names: list[str]
 
 
 def cluster_of(text: str) -> int:
@@ -77,24 +92,54 @@ def cluster_of(text: str) -> int:
     return int.from_bytes(hashlib.sha256(compared.encode()).digest()[:8])
 
 
-def assign(ids: Hashes, clusters: Hashes, validation: Validation) -> Sides:
+def assign(ids: Hashes, clusters: Hashes, validation: Validation, labels: Labels | None = None) -> Sides:
     """A side by each document's own hash, a fold by its cluster's; near-duplicates of others leave train.
 
-    Raises InputError where a side or a fold stays empty: moving a document there would move it
-    back when documents are added, and a test document might by then have been trained on.
+    With `labels` folds are stratified, and labels with fewer than `least_documents` to train on left out.
+    Raises InputError where fewer than two labels remain, or where a side or a fold stays empty: moving
+    a document there would move it back when documents are added, and a test document might by then
+    have been trained on.
     """
     drawn = ids / 2.0**64
     sides = np.full(len(ids), TRAIN, dtype=np.int64)
     sides[drawn < validation.test_share + validation.validation_share] = VALIDATION
     sides[drawn < validation.test_share] = TEST
-    judged = np.isin(clusters, clusters[sides != TRAIN])
+    if labels is not None:
+        sides[labels.numbers == NOT_LABELLED] = NO_LABEL
+    judged = np.isin(clusters, clusters[(sides == TEST) | (sides == VALIDATION)])
     sides[(sides == TRAIN) & judged] = NO_SIDE
+    if labels is not None:
+        counts = np.bincount(labels.numbers[sides == TRAIN], minlength=len(labels.names))
+        frequent = np.flatnonzero(counts >= least_documents(validation))
+        _check_labels(labels, counts, len(frequent), validation)
+        sides[(sides < NO_LABEL) & ~np.isin(labels.numbers, frequent)] = RARE_LABEL
     folds = np.full(len(ids), NO_FOLD, dtype=np.int64)
-    if validation.folds:
-        trained = sides == TRAIN
+    trained = sides == TRAIN
+    if validation.folds and labels is not None:
+        folds[trained] = _dealt(clusters[trained], labels.numbers[trained], validation.folds)
+    elif validation.folds:
         folds[trained] = (clusters[trained] % np.uint64(validation.folds)).astype(np.int64)
-    _check(drawn, sides, folds, validation)
+    kept = sides < NO_LABEL
+    _check(drawn[kept], sides[kept], folds[kept], validation)
     return Sides(clusters, sides, folds)
+
+
+def least_documents(validation: Validation) -> int:
+    """Documents of a label to train on; with fewer, a training without one fold hardly sees it."""
+    return validation.folds + 2
+
+
+def _dealt(clusters: Hashes, labels: Numbers, folds: int) -> Numbers:
+    """Folds: the clusters of each label in turn, in the order of their hash, dealt out like cards.
+
+    A cluster with several labels goes with its first.
+    """
+    unique, first, inverse = np.unique(clusters, return_index=True, return_inverse=True)
+    order = np.lexsort((unique, labels[first]))
+    dealt = np.empty(len(unique), dtype=np.int64)
+    dealt[order] = np.arange(len(unique)) % folds
+    found: Numbers = dealt[inverse]
+    return found
 
 
 def split(
@@ -102,21 +147,29 @@ def split(
     validation: Validation,
     folder: Path,
     progress: Callable[[float], None] = lambda share: None,
+    labelled: bool = False,
 ) -> tuple[Sides, Numbers]:
-    """Writes `assignment.parquet` for a corpus' `documents.parquet`; the sides and each document's bytes."""
-    ids, clusters, sizes = array("Q"), array("Q"), array("q")
+    """Writes `assignment.parquet` for a corpus' `documents.parquet`; the sides and each document's bytes.
+
+    Raises InputError where the corpus is too small, or `labelled` and has not two labels that are frequent enough.
+    """
+    ids, clusters, sizes, labels = array("Q"), array("Q"), array("q"), array("q")
+    names: dict[str, int] = {}
     with pq.ParquetFile(corpus) as file:
         for group in range(file.num_row_groups):
-            rows = file.read_row_group(group, columns=["id", "text", "bytes"])
+            rows = file.read_row_group(group, columns=["id", "text", "bytes", "label"])
             ids.extend(int(name, 16) for name in rows["id"].to_pylist())
             clusters.extend(map(cluster_of, rows["text"].to_pylist()))
             sizes.extend(rows["bytes"].to_pylist())
+            for name in rows["label"].to_pylist() if labelled else ():
+                labels.append(NOT_LABELLED if name is None else names.setdefault(name, len(names)))
             progress((group + 1) / file.num_row_groups)
     hashes = np.array(ids, dtype=np.uint64)
-    found = assign(hashes, np.array(clusters, dtype=np.uint64), validation)
+    known = Labels(np.array(labels, dtype=np.int64), list(names)) if labelled else None
+    found = assign(hashes, np.array(clusters, dtype=np.uint64), validation, known)
     table = {
         "id": _names(hashes),
-        "split": [SIDES[side] if side != NO_SIDE else None for side in found.sides],
+        "split": [SIDES[side] if side < NO_SIDE else None for side in found.sides],
         "fold": found.folds,
         "cluster": _names(found.clusters),
     }
@@ -124,9 +177,10 @@ def split(
     return found, np.array(sizes, dtype=np.int64)
 
 
-def splits_key(corpus: Corpus, validation: Validation) -> str:
-    """Names the splits by the corpus, the settings and the code."""
-    return content_key(corpus.key, validation, code_key(sys.modules[__name__], artifacts))
+def splits_key(corpus: Corpus, validation: Validation, objective: Objective) -> str:
+    """Names the splits by the corpus, the settings, whether documents are classified, and the code."""
+    labelled = objective.head == "classification"
+    return content_key(corpus.key, validation, labelled, code_key(sys.modules[__name__], artifacts))
 
 
 @task(
@@ -136,27 +190,56 @@ def splits_key(corpus: Corpus, validation: Validation) -> str:
     result_serializer="json",
     cache_key_fn=cache_key(Splits, splits_key),
 )
-def split_corpus(corpus: Corpus, validation: Validation) -> Splits:
-    """Test, validation and train with its folds. Raises InputError where the corpus is too small for them."""
-    key = splits_key(corpus, validation)
+def split_corpus(corpus: Corpus, validation: Validation, objective: Objective) -> Splits:
+    """Test, validation and train with its folds, which are stratified where the objective is to classify.
+
+    Raises InputError where the corpus is too small for them, or has not the labels that the objective needs.
+    """
+    key, labelled = splits_key(corpus, validation, objective), objective.head == "classification"
     with stage("Split the corpus") as shown, storing(Splits.kind, key) as folder:
-        found, sizes = split(corpus.folder / "documents.parquet", validation, folder, shown)
+        table = corpus.folder / "documents.parquet"
+        found, sizes = split(table, validation, folder, shown, labelled)
         documents = {name: int(np.sum(found.sides == side)) for side, name in enumerate(SIDES)}
-        left_out = int(np.sum(found.sides == NO_SIDE))
         counts = ", ".join(f"{number:,} {name}" for name, number in documents.items())
-        shown.result = f"{counts}; {left_out:,} near-duplicates left out"
+        near = int(np.sum(found.sides == NO_SIDE))
+        rare = f"a label with fewer than {least_documents(validation)} documents to train on"
+        reasons = {"no label": NO_LABEL, rare: RARE_LABEL}
+        left_out = {why: int(np.sum(found.sides == side)) for why, side in reasons.items()}
+        left_out = {why: number for why, number in left_out.items() if number}
+        shown.result = "; ".join(
+            [
+                counts,
+                f"{near:,} near-duplicates left out",
+                *(f"{n:,} with {why}" for why, n in left_out.items()),
+            ]
+        )
     return Splits(
         key=key,
         corpus=corpus,
         documents=documents,
         bytes={name: int(sizes[found.sides == side].sum()) for side, name in enumerate(SIDES)},
         folds=validation.folds,
-        near_duplicates=left_out,
+        near_duplicates=near,
+        left_out=left_out,
     )
 
 
 def _names(hashes: Hashes) -> list[str]:
     return [f"{value:016x}" for value in hashes.tolist()]
+
+
+def _check_labels(labels: Labels, counts: Numbers, frequent: int, validation: Validation) -> None:
+    """Raises InputError where there are not two labels with enough documents to train on, naming what there is."""
+    remedy = "check source.label_column (text files are labelled with their folder's name)"
+    if not labels.names:
+        raise InputError(f"None of the {len(labels.numbers):,} documents has a label to learn: {remedy}.")
+    if frequent < 2:
+        order = np.argsort(-counts, kind="stable")[:3]
+        common = ", ".join(f"{labels.names[at]!r} on {counts[at]:,}" for at in order)
+        raise InputError(
+            f"To classify, at least two labels with {least_documents(validation)} train documents each are"
+            f" needed. Of {len(labels.names):,} found, the most frequent are {common}: {remedy}."
+        )
 
 
 def _check(drawn: npt.NDArray[np.float64], sides: Numbers, folds: Numbers, validation: Validation) -> None:

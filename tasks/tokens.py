@@ -1,30 +1,27 @@
-"""Text to tokens: the tokenizer learnt on the train split, and the packed shards that trainings read."""
+"""Text to tokens: the packed shards that trainings read, in the spelling that suits objective and model."""
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, cast, get_args
+from typing import Any, Protocol, cast, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from prefect import task
-from pydantic import Field
-from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
-from tasks import artifacts, split
+from tasks import artifacts, spelling, split
 from tasks.artifacts import InputError, Splits, Tokens, cache_key, code_key, content_key, storing
+from tasks.spelling import Spelling, Tokenizer, checkpoint_key
 from tasks.telemetry import stage
 from training import data
-from training.budget import vocabulary_rule
-from training.config import AnyOf, Choice
+from training.model import Model, Pretrained
+from training.objectives import Objective
 
-START = "<|endoftext|>"  # opens every document, and so ends the one before; its id is 0
-BYTE_VOCABULARY = 257  # the bytes and the start token
 SAMPLE_BYTES = 10_000_000  # of the train split, that byte pairs are learnt from
 BATCH_BYTES = 2_000_000  # encoded at once; an encoding takes about 40 times its text's memory
 CHECKED_SHARE = 1 / 32  # of train documents that are decoded again; of the others all are
@@ -32,53 +29,6 @@ MINIMUM_TRAIN_TOKENS = 20_000  # about ten steps of the smallest plan; by eye
 LEARNING_SHARE = 0.4  # of this stage's time
 
 SPLITS = get_args(data.Split)
-
-
-class BytePairs(Choice):
-    """Byte-level byte-pair encoding, learnt on the train split: lossless for any text."""
-
-    kind: Literal["byte_pairs"] = "byte_pairs"
-    vocabulary: int | None = Field(
-        default=None,
-        ge=BYTE_VOCABULARY,
-        le=262_144,
-        description="Number of tokens. More say more bytes each, but each step costs more and rare ones are"
-        " learnt badly. Empty: what suits the text and the budget.",
-    )
-
-    def size(self, corpus_bytes: int, seconds: float) -> int:
-        """How many tokens to aim at; a small corpus may yield fewer."""
-        return self.vocabulary or max(BYTE_VOCABULARY, vocabulary_rule(corpus_bytes, seconds))
-
-    def learn(self, texts: Iterable[str], size: int) -> Backend:
-        """A tokenizer of at most `size` tokens, learnt from `texts`."""
-        backend = _byte_level()
-        trainer = trainers.BpeTrainer(
-            vocab_size=size,
-            min_frequency=2,
-            special_tokens=[START],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )
-        backend.train_from_iterator(texts, trainer)
-        return backend
-
-
-class Bytes(Choice):
-    """A token for each byte: nothing to learn, the smallest output layer, the longest sequences."""
-
-    kind: Literal["bytes"] = "bytes"
-
-    def size(self, corpus_bytes: int, seconds: float) -> int:
-        """The bytes and the start token."""
-        return BYTE_VOCABULARY
-
-    def learn(self, texts: Iterable[str], size: int) -> Backend:
-        """The same for all texts."""
-        return BytePairs().learn([], size)
-
-
-Tokenizer = Annotated[BytePairs | Bytes, Field(discriminator="kind"), AnyOf()]
 
 
 class Clock(Protocol):
@@ -111,6 +61,12 @@ class Texts:
                     if first < last:
                         yield table.slice(first, last - first)
 
+    def labels(self) -> tuple[str, ...]:
+        """The labels of the documents in a split, in alphabetical order."""
+        names = pq.read_table(self.corpus, columns=["label"])["label"].to_pylist()
+        sides = pq.read_table(self.assignment, columns=["split"])["split"].to_pylist()
+        return tuple(sorted({name for name, side in zip(names, sides, strict=True) if side and name}))
+
     def sample(self, share: float) -> Iterator[str]:
         """Texts of about this share of the train split, chosen by their ids."""
         for batch in self.batches():
@@ -122,18 +78,35 @@ class Texts:
 class Packer:
     """Writes shards as `training.data.Shards` reads them."""
 
-    def __init__(self, folder: Path, vocabulary: int, files: ExitStack) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        vocabulary: int,
+        files: ExitStack,
+        start_token: int = 0,
+        mask_token: int | None = None,
+        labels: Sequence[str] = (),
+    ) -> None:
         self.dtype = np.dtype(np.uint16 if vocabulary <= 2**16 else np.uint32)
         self.rows: dict[str, list[tuple[int, int, int, int, int]]] = {name: [] for name in SPLITS}
         self.tokens = dict.fromkeys(SPLITS, 0)
-        self._folder, self._vocabulary = folder, vocabulary
+        self._folder = folder
+        self._header = {
+            "dtype": self.dtype.name,
+            "vocabulary": vocabulary,
+            "start_token": start_token,
+            "mask_token": mask_token,
+            "labels": list(labels),
+        }
+        self._ids = {label: number for number, label in enumerate(labels)}
         self._files = {name: files.enter_context((folder / f"{name}.bin").open("wb")) for name in SPLITS}
 
-    def add(self, name: str, ids: list[int], size_bytes: int, fold: int) -> int:
+    def add(self, name: str, ids: list[int], size_bytes: int, fold: int, label: str | None = None) -> int:
         """The document's offset, in tokens, in its split."""
         offset = self.tokens[name]
         self._files[name].write(np.array(ids, self.dtype).tobytes())
-        self.rows[name].append((offset, len(ids), size_bytes, fold, -1))
+        number = -1 if label is None else self._ids.get(label, -1)
+        self.rows[name].append((offset, len(ids), size_bytes, fold, number))
         self.tokens[name] += len(ids)
         return offset
 
@@ -141,32 +114,37 @@ class Packer:
         """Writes the indices and the header."""
         for name, rows in self.rows.items():
             np.save(self._folder / f"{name}.npy", np.array(rows, np.int64).reshape(-1, 5))
-        header = {
-            "dtype": self.dtype.name,
-            "vocabulary": self._vocabulary,
-            "start_token": 0,
-            "mask_token": None,
-            "labels": [],
-        }
-        (self._folder / "shards.json").write_text(json.dumps(header))
+        (self._folder / "shards.json").write_text(json.dumps(self._header))
+
+
+@dataclass
+class Checked:
+    """How many documents were decoded again, and how many of them came back as another text."""
+
+    documents: int = 0
+    changed: int = 0
 
 
 def pack(
-    texts: Texts, backend: Backend, folder: Path, progress: Callable[[float], None] = lambda share: None
-) -> dict[str, int]:
+    texts: Texts,
+    spelling: Spelling,
+    folder: Path,
+    labels: Sequence[str] = (),
+    progress: Callable[[float], None] = lambda share: None,
+) -> tuple[dict[str, int], Checked]:
     """Encodes everything, in parallel, into shards and `documents.parquet`; the tokens of each split.
 
-    Raises ValueError where decoding does not give back a document of validation or test, or one of
-    a sample of train.
+    Documents of validation and test, and a sample of train, are decoded again. Raises ValueError
+    where one comes back changed, though the spelling is exact.
     """
-    backend.encode_special_tokens = True  # a text that spells the start token is text
     total = max(1, pq.read_metadata(texts.corpus).num_rows)
-    done = 0
+    done, checked = 0, Checked()
     with ExitStack() as files:
-        packer = Packer(folder, backend.get_vocab_size(), files)
+        special = spelling.start_token, spelling.mask_token
+        packer = Packer(folder, spelling.vocabulary, files, *special, labels)
         writer: pq.ParquetWriter | None = None
         for batch in texts.batches():
-            table = _pack_batch(batch, backend, packer)
+            table = _pack_batch(batch, spelling, packer, checked)
             if writer is None:
                 writer = files.enter_context(
                     pq.ParquetWriter(folder / "documents.parquet", table.schema, compression="zstd")
@@ -175,46 +153,37 @@ def pack(
             done += len(batch)
             progress(done / total)
         packer.finish()
-    return packer.tokens
+    return packer.tokens, checked
 
 
-def _pack_batch(batch: pa.Table, backend: Backend, packer: Packer) -> pa.Table:
+def _pack_batch(batch: pa.Table, spelling: Spelling, packer: Packer, checked: Checked) -> pa.Table:
     """The batch without its text, with each document's tokens and offset; null for those in no split."""
     values = _values(batch)
-    names, sides, folds, sizes = (values(column) for column in ("id", "split", "fold", "bytes"))
-    texts: list[str] = values("text")
-    encoded = [encoding.ids for encoding in backend.encode_batch_fast(texts)]
-    checked = [row for row, side in enumerate(sides) if side != "train" or _chosen(names[row], CHECKED_SHARE)]
-    decoded = backend.decode_batch([encoded[row][1:] for row in checked], skip_special_tokens=False)
-    for row, text in zip(checked, decoded, strict=True):
-        if text != texts[row]:
+    names, sides, folds, sizes, labels, texts = map(values, ("id", "split", "fold", "bytes", "label", "text"))
+    encoded = spelling.encode(texts)
+    rows = [row for row, side in enumerate(sides) if side != "train" or _chosen(names[row], CHECKED_SHARE)]
+    decoded = spelling.decode([encoded[row] for row in rows])
+    for row, text in zip(rows, decoded, strict=True):
+        if text != texts[row] and spelling.exact:
             raise ValueError(f"The tokenizer loses text of document {names[row]}: this is a defect of ours.")
+        checked.documents += 1
+        checked.changed += text != texts[row]
     lengths: list[int | None] = [len(ids) if side else None for ids, side in zip(encoded, sides, strict=True)]
     offsets = [
-        packer.add(side, ids, size, fold) if side else None
-        for side, ids, size, fold in zip(sides, encoded, sizes, folds, strict=True)
+        packer.add(side, ids, size, fold, label) if side else None
+        for side, ids, size, fold, label in zip(sides, encoded, sizes, folds, labels, strict=True)
     ]
     table = batch.drop_columns(["text"])
     table = table.append_column("tokens", pa.array(lengths, pa.int64()))
     return table.append_column("offset", pa.array(offsets, pa.int64()))
 
 
-def save_tokenizer(backend: Backend, folder: Path) -> None:
-    """A folder that `AutoTokenizer.from_pretrained` loads; it opens each text with the start token."""
-    from transformers import PreTrainedTokenizerFast  # takes a second
-
-    PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        bos_token=START,
-        eos_token=START,
-        clean_up_tokenization_spaces=False,
-    ).save_pretrained(str(folder))
-
-
-def tokens_key(splits: Splits, tokenizer: Tokenizer, clock: Clock) -> str:
-    """Names the tokens by the splits, the tokenizer's kind and size, and the code."""
-    code = code_key(sys.modules[__name__], artifacts, data, split)
-    return content_key(splits.key, tokenizer.kind, _size(splits, tokenizer, clock), code)
+def tokens_key(splits: Splits, tokenizer: Tokenizer, objective: Objective, model: Model, clock: Clock) -> str:
+    """Names the tokens by the splits, the tokenizer's kind and size, what it is for, and the code."""
+    code = code_key(sys.modules[__name__], artifacts, data, spelling, split)
+    if isinstance(model, Pretrained):
+        return content_key(splits.key, checkpoint_key(model), objective.head, code)
+    return content_key(splits.key, tokenizer.kind, _size(splits, tokenizer, clock), objective.head, code)
 
 
 @task(
@@ -224,27 +193,43 @@ def tokens_key(splits: Splits, tokenizer: Tokenizer, clock: Clock) -> str:
     result_serializer="json",
     cache_key_fn=cache_key(Tokens, tokens_key),
 )
-def tokenize_corpus(splits: Splits, tokenizer: Tokenizer, clock: Clock) -> Tokens:
-    """Tokenizer and shards, in the store. Raises InputError where the train split is too small for a batch."""
-    key, size = tokens_key(splits, tokenizer, clock), _size(splits, tokenizer, clock)
+def tokenize_corpus(
+    splits: Splits, tokenizer: Tokenizer, objective: Objective, model: Model, clock: Clock
+) -> Tokens:
+    """Tokenizer and shards, in the store; a checkpoint is fed by its own tokenizer.
+
+    Raises InputError where the train split is too small for a batch, or a checkpoint has no tokenizer
+    that serves the objective.
+    """
+    key = tokens_key(splits, tokenizer, objective, model, clock)
     texts = Texts(splits.corpus.folder / "documents.parquet", splits.folder / "assignment.parquet")
+    labels = texts.labels() if objective.head == "classification" else ()
     with stage("Tokenize the corpus") as shown, storing(Tokens.kind, key) as folder:
-        backend = tokenizer.learn(texts.sample(SAMPLE_BYTES / max(1, splits.bytes["train"])), size)
+        if isinstance(model, Pretrained):
+            spelt = Spelling.of_checkpoint(model, objective.head)
+        else:
+            sample = texts.sample(SAMPLE_BYTES / max(1, splits.bytes["train"]))
+            spelt = Spelling.learnt(tokenizer, sample, _size(splits, tokenizer, clock), objective.head)
         shown(LEARNING_SHARE)
-        save_tokenizer(backend, folder / "tokenizer")
-        tokens = pack(
-            texts, backend, folder, lambda share: shown(LEARNING_SHARE + (1 - LEARNING_SHARE) * share)
-        )
+        spelt.save(folder / "tokenizer")
+        rest = partial(_after_learning, shown)
+        tokens, checked = pack(texts, spelt, folder, labels, rest)
         if tokens["train"] < MINIMUM_TRAIN_TOKENS:
             raise InputError(_too_little(splits, tokens["train"]))
         bytes_per_token = sum(splits.bytes.values()) / sum(tokens.values())
-        shown.result = f"{sum(tokens.values()):,} tokens, {bytes_per_token:.2f} bytes each"
+        shown.result = f"{sum(tokens.values()):,} tokens, {bytes_per_token:.2f} bytes each" + _changes(
+            checked
+        )
     return Tokens(
         key=key,
         splits=splits,
-        vocabulary=backend.get_vocab_size(),
+        vocabulary=spelt.vocabulary,
         tokens=tokens,
         bytes_per_token=bytes_per_token,
+        start_token=spelt.start_token,
+        mask_token=spelt.mask_token,
+        labels=labels,
+        changed_share=checked.changed / max(1, checked.documents),
     )
 
 
@@ -252,15 +237,18 @@ def _size(splits: Splits, tokenizer: Tokenizer, clock: Clock) -> int:
     return tokenizer.size(splits.bytes["train"], clock.budget_seconds)
 
 
-def _byte_level() -> Backend:
-    """Bytes before any merge, split into words as GPT-2 does; each text is opened by the start token."""
-    backend = Backend(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    backend.decoder = decoders.ByteLevel()
-    backend.post_processor = processors.TemplateProcessing(
-        single=f"{START} $A", pair=f"{START} $A {START} $B", special_tokens=[(START, 0)]
+def _after_learning(shown: Callable[[float], None], share: float) -> None:
+    shown(LEARNING_SHARE + (1 - LEARNING_SHARE) * share)
+
+
+def _changes(checked: Checked) -> str:
+    """What a person must know of a tokenizer that changes texts; nothing of one that does not."""
+    if not checked.changed:
+        return ""
+    return (
+        f"; {checked.changed:,} of {checked.documents:,} documents are not given back as they were"
+        " by the checkpoint's tokenizer, which makes bits per byte look better"
     )
-    return backend
 
 
 def _values(table: pa.Table) -> Callable[[str], list[Any]]:

@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks import home
-from tasks.plan import Plan, at_depth
+from tasks.calibrate import at_depth
+from tasks.plan import Plan
 from tasks.telemetry import Stage, Tail, stage
 from tasks.terminal import StageLines
 from training.budget import TokenCount

@@ -15,8 +15,9 @@ from prefect.states import Failed
 from tasks import clean as module
 from tasks.artifacts import Corpus, InputError
 from tasks.clean import Cleaning, clean, clean_corpus, cleaned, document_id, network_failed
+from tasks.documents import Document, SetAside
 from tasks.filters import TooShort
-from tasks.source import Document, Files, HubError, SetAside
+from tasks.source import Files, HubError
 
 WORDS = st.text(st.sampled_from("abc é\r\n"), max_size=40)
 

@@ -5,8 +5,9 @@ from typing import get_args
 import pytest
 
 from tasks.clean import Cleaning
+from tasks.documents import Document
 from tasks.filters import Filter, MostlySymbols, Repetitive, TooShort, UnbrokenRun, Unprintable
-from tasks.source import Document, PythonStdlib
+from tasks.library import PythonStdlib
 
 FAMILY = get_args(get_args(Filter)[0])
 PROSE = [

@@ -2,10 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 
 from flows.pipeline import train_best_model
 from tasks import home, plan, search, telemetry, tracking
@@ -13,10 +19,13 @@ from tasks.artifacts import Registered
 from tasks.cluster import stop_ray
 from tasks.generate import complete, resolve_model
 from tasks.launch import summary
+from tasks.library import PythonFunctions, PythonStdlib
 from tasks.outbox import Thinning
-from tasks.source import Files
+from tasks.source import Files, Source
 from tasks.split import Validation
 from training.journal import read_journal
+from training.model import Scratch
+from training.objectives import MaskedLanguageModel, Objective, SequenceClassification
 
 
 class Seen:
@@ -89,11 +98,56 @@ def test_a_budget_becomes_a_registered_model_with_evidence(
     assert "".join(complete(folder, "def ", tokens=8, seed=0))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("objective", "source", "family"),
+    [
+        (MaskedLanguageModel(), PythonStdlib(), AutoModelForMaskedLM),
+        (SequenceClassification(), PythonFunctions(packages=4), AutoModelForSequenceClassification),
+    ],
+    ids=lambda value: getattr(value, "kind", ""),
+)
+def test_the_same_flow_serves_the_other_objectives(
+    objective: Objective,
+    source: Source,
+    family: Any,
+    fresh_home: Path,
+    prefect_server: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(plan, "SMALL_SECONDS", 4.0)
+    monkeypatch.delenv(home.STARTED_VARIABLE, raising=False)
+    try:
+        state = train_best_model(
+            budget="120s",
+            source=source,
+            objective=objective,
+            model=Scratch(family="modernbert", depth=1),
+            validation=Validation(folds=2),
+            return_state=True,
+        )
+    finally:
+        stop_ray()
+    assert isinstance(state.result(), Registered)
+    run = str(state.state_details.flow_run_id)
+    found = summary(run)
+    assert found["objective"] == objective.kind
+    assert found["interval"][0] < found["value"] < found["interval"][1]
+    assert len(found["folds"]["scores"]) == 2
+    decided = plan.Plan.model_validate_json((home.run_folder(run) / "plan.json").read_text())
+    assert decided.blueprint.learning.attention in decided.calibration.attention
+    assert all(row["reason"] for row in decided.rows())
+    folder = home.run_folder(run) / "final" / "model"
+    model, tokenizer = family.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    assert model(**tokenizer("def f(self):", return_tensors="pt")).logits.isfinite().all()
+
+
 def test_the_form_of_the_page_offers_every_section_with_tabs_for_choices() -> None:
     from prefect.utilities.callables import parameter_schema
 
     schema = parameter_schema(train_best_model)
     properties = schema.properties
     assert list(properties)[:3] == ["budget", "seed", "source"]
-    assert len(properties["source"]["anyOf"]) == 3
+    assert len(properties["source"]["anyOf"]) == 4
     assert "oneOf" not in json.dumps(schema.model_dump())

@@ -1,17 +1,24 @@
 import json
 import time
+from pathlib import Path
 
 import pytest
 
 from tasks.artifacts import Corpus, InputError, Splits, Tokens
+from tasks.calibrate import Calibration
 from tasks.clock import Clock, make_clock
 from tasks.cluster import Compute
 from tasks.home import run_folder
-from tasks.plan import best_depth, decide, divide, seconds_per_token
+from tasks.memory import depths_that_fit, least_bytes
+from tasks.plan import DEPTHS, Plan, best_depth, decide, divide, seconds_per_token
+from tasks.settle import compile_or_not, context_rule, scored_tokens
+from tests.tiny_shards import write_shards
 from training.blueprint import Blueprint, Learning
 from training.model import Scratch
+from training.objectives import CausalLanguageModel, MaskedLanguageModel, SequenceClassification
 
 RATES = {2: 40_000.0, 4: 15_000.0, 6: 5_000.0}
+MEASURED = Calibration(rates=RATES, attention={"eager": 900.0, "sdpa": 1000.0}, peak_flops=5e11)
 
 
 def a_clock(seconds: float) -> Clock:
@@ -68,21 +75,66 @@ def test_what_was_measured_is_believed_and_larger_models_cost_more() -> None:
 
 
 def test_every_choice_has_a_reason_and_what_the_user_set_is_kept() -> None:
-    plan = decide(a_clock(300), some_tokens(), base(depth=5), Compute(), 2, {5: 9000.0}, 0.2)
+    measured = MEASURED.model_copy(update={"rates": {5: 9000.0}})
+    plan = decide(a_clock(300), some_tokens(), base(depth=5), Compute(), 2, measured, 0.2)
     assert all(row["reason"] for row in plan.rows())
-    assert plan.blueprint.model.depth == 5
-    assert next(row for row in plan.rows() if row["what"] == "depth")["reason"] == "user"
+    assert plan.blueprint.model.settled_depth() == 5
+    shown = {row["what"]: row for row in plan.rows()}
+    assert shown["depth"]["reason"] == "user"
+    assert shown["attention"]["value"] == plan.blueprint.learning.attention == "sdpa"
+    assert shown["attention"]["reason"] == "eager 900 tokens/s, sdpa 1,000 tokens/s"
+    assert shown["compile"]["value"] == plan.blueprint.learning.compile == "off"
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+
+
+def test_what_the_user_set_is_neither_measured_nor_ruled() -> None:
+    mine = base().model_copy(update={"learning": base().learning.model_copy(update={"attention": "eager"})})
+    plan = decide(a_clock(300), some_tokens(), mine, Compute(), 2, Calibration(rates=RATES), 0.2)
+    assert (plan.blueprint.learning.attention, plan.reasons["attention"]) == ("eager", "user")
+    assert compile_or_not("on", on_gpu=False, seconds=1) == ("on", "user")
+
+
+def test_compiling_pays_on_a_gpu_in_a_long_run_only() -> None:
+    found = [compile_or_not("auto", gpu, seconds)[0] for gpu in (False, True) for seconds in (60, 3600)]
+    assert found == ["off", "off", "off", "on"]
+
+
+def test_documents_to_classify_get_no_longer_context_than_they_need(
+    fresh_home: Path, corpus_texts: list[str]
+) -> None:
+    tokens = some_tokens()
+    write_shards(tokens.folder, [text[: 40 + number % 50] for number, text in enumerate(corpus_texts)])
+    context, reason = context_rule(SequenceClassification(), Scratch(), tokens)
+    assert context == 96  # of at most 90 bytes
+    assert "100.0% of the documents" in reason
+    assert context_rule(CausalLanguageModel(), Scratch(), tokens)[0] == 256
+
+
+def test_scoring_a_masked_model_is_given_fewer_tokens_for_the_same_time() -> None:
+    assert scored_tokens(7000, MaskedLanguageModel()) == 1000
+    assert scored_tokens(7000, CausalLanguageModel()) == scored_tokens(7000, SequenceClassification()) == 7000
+
+
+def test_a_model_that_cannot_fit_is_refused_with_the_numbers() -> None:
+    needed = least_bytes(base(depth=12), "cpu")
+    with pytest.raises(InputError, match=r"at least [\d.]+ GB a worker .* each has 0\.1 GB"):
+        depths_that_fit(base(depth=12), DEPTHS, "cpu", 1e8)
+    fitting = depths_that_fit(base(), DEPTHS, "cpu", needed)
+    assert fitting == tuple(depth for depth in DEPTHS if depth <= 12)
+    assert best_depth(RATES, 2, 1e9, 10**12, fitting) == 12
+    with pytest.raises(InputError, match="cannot fit"):
+        depths_that_fit(base(), DEPTHS, "cpu", 1e6)
 
 
 def test_judging_fits_into_what_is_reserved_for_it() -> None:
-    plan = decide(a_clock(300), some_tokens(test_tokens=50_000_000), base(), Compute(), 2, RATES, 0.2)
+    plan = decide(a_clock(300), some_tokens(test_tokens=50_000_000), base(), Compute(), 2, MEASURED, 0.2)
     assert 2 * plan.evaluation_seconds < plan.reserve_seconds < 0.3 * 300
     assert plan.final_deadline == pytest.approx(plan.clock.deadline - plan.reserve_seconds)
 
 
 def test_a_budget_that_preparing_used_up_is_refused_with_one_that_suffices() -> None:
     with pytest.raises(InputError, match=r"give at least \d+s"):
-        decide(a_clock(15), some_tokens(), base(), Compute(), 2, RATES, 0.2)
+        decide(a_clock(15), some_tokens(), base(), Compute(), 2, MEASURED, 0.2)
 
 
 def test_a_resumed_run_has_what_was_left_of_its_budget(fresh_home: object) -> None:

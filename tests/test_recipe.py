@@ -4,7 +4,7 @@ import pytest
 
 from flows.pipeline import train_best_model
 from tasks.artifacts import InputError
-from tasks.recipe import check_parameters, headline, list_recipes, load_recipe
+from tasks.recipe import check_parameters, check_together, headline, list_recipes, load_recipe
 from tasks.source import Files
 from training.optimizers import AdamW
 
@@ -57,6 +57,39 @@ def test_another_kind_brings_its_own_defaults() -> None:
 def test_a_mistake_is_named_with_what_was_meant(setting: str, hint: str) -> None:
     with pytest.raises(InputError, match=hint):
         check_parameters(train_best_model.fn, load_recipe("python-code", [setting]))
+
+
+def together(name: str, settings: list[str]) -> None:
+    parameters = check_parameters(train_best_model.fn, load_recipe(name, settings))
+    check_together(*(parameters[section] for section in ("source", "objective", "model", "compute")))
+
+
+@pytest.mark.parametrize("name", ["python-code", "masked-text", "classify"])
+def test_recipes_that_need_nothing_else_fit_together(name: str) -> None:
+    together(name, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "hint"),
+    [
+        ("masked-text", "model.family=nanochat", "no masked head.*such as modernbert, bert"),
+        ("python-code", "model.family=bert", "no causal head.*such as nanochat"),
+        ("classify", "model.family=nanochat", "no classification head"),
+        ("classify", "model={kind: pretrained, name: ./nowhere}", "no folder ./nowhere"),
+        ("classify", "compute.workers=999", "ask for at most"),
+    ],
+)
+def test_sections_that_do_not_fit_are_refused_with_what_does(name: str, setting: str, hint: str) -> None:
+    with pytest.raises(InputError, match=hint):
+        together(name, [setting])
+
+
+def test_a_labelled_table_must_name_its_labels(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text,topic\nhello,a\n")
+    source = f"source={{kind: files, paths: {tmp_path}/rows.csv}}"
+    with pytest.raises(InputError, match=r"source\.label_column; there are text, topic"):
+        together("classify", [source])
+    together("classify", [source, "source.label_column=topic"])
 
 
 @pytest.mark.parametrize("text", ["a: [1, 2", "- just\n- a list\n", "\x00"])

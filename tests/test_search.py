@@ -1,13 +1,14 @@
 from pathlib import Path
+from typing import Annotated
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
 from tasks.home import run_folder
-from tasks.search import RUNGS, Search, choose, default_settings, open_study, suggest
+from tasks.search import RUNGS, Search, choose, default_settings, open_study, search_space, suggest
 from tests.tiny_shards import tiny_blueprint
-from training.config import tunable_fields, with_fields
+from training.config import Section, Tune, tunable_fields, with_fields
 
 
 @pytest.fixture
@@ -25,8 +26,28 @@ def test_the_space_follows_the_choices_made() -> None:
 
 def test_defaults_lie_within_their_ranges() -> None:
     blueprint = tiny_blueprint()
-    for name, tune in tunable_fields(blueprint).items():
+    for name, tune in search_space(blueprint).items():
         assert tune.low <= default_settings(blueprint)[name] <= tune.high
+
+
+def test_what_is_off_is_not_searched_and_what_is_set_is_within_its_range() -> None:
+    assert "learning.dropout" not in search_space(tiny_blueprint())
+    space = search_space(tiny_blueprint(dropout=0.4))
+    assert space["learning.dropout"].low == 0 and space["learning.dropout"].high == 0.4
+
+
+class Counted(Section):
+    times: Annotated[int, Tune(1, 9)] = 3
+
+
+class Outer(Section):
+    inner: Counted = Counted()
+
+
+def test_a_whole_number_stays_whole(run: str) -> None:
+    found = suggest(open_study(run, Search(), seed=0).ask(), Outer())
+    assert isinstance(found["inner.times"], int) and 1 <= found["inner.times"] <= 9
+    assert default_settings(Outer()) == {"inner.times": 3}
 
 
 def test_settings_reach_the_blueprint() -> None:
@@ -35,13 +56,12 @@ def test_settings_reach_the_blueprint() -> None:
 
 
 def test_a_trial_that_a_kill_left_running_comes_back_with_its_settings(run: str) -> None:
-    space = tunable_fields(tiny_blueprint())
     study = open_study(run, Search(), seed=0)
     lost = study.ask()
-    settings = suggest(lost, space)
+    settings = suggest(lost, tiny_blueprint())
     again = open_study(run, Search(), seed=0)
     assert not again.get_trials(states=(TrialState.RUNNING,))
-    assert suggest(again.ask(), space) == pytest.approx(settings)
+    assert suggest(again.ask(), tiny_blueprint()) == pytest.approx(settings)
 
 
 def test_a_trial_that_lags_behind_is_pruned_and_a_leader_is_not(run: str) -> None:

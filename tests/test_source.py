@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from tasks import formats
 from tasks.artifacts import InputError
-from tasks.source import Document, Files, Hub, PythonStdlib, SetAside, Source
+from tasks.documents import Document, SetAside
+from tasks.library import PythonFunctions, PythonStdlib
+from tasks.source import Files, Hub, Source
 
 ROWS = [
     {"text": "First, with a comma.", "topic": "a"},
@@ -233,6 +236,37 @@ def test_the_standard_library_comes_without_its_tests() -> None:
     assert {d.label for d in found if d.source.startswith("json/")} == {"json"}
     assert len(found) > 400
     assert source.fingerprint() == PythonStdlib().fingerprint()
+
+
+def test_functions_come_with_the_package_they_are_from() -> None:
+    source = PythonFunctions(packages=5)
+    source.check()
+    found = [one for one in source.documents() if isinstance(one, Document)]
+    counts = Counter(one.label for one in found)
+    assert len(counts) == 5 and min(counts.values()) >= source.functions
+    assert all(one.source.startswith(f"{one.label}") and one.group == one.source for one in found)
+    assert all(one.text.lstrip().startswith(("def ", "async def ", "@")) for one in found)
+    assert found == list(source.documents())
+    assert source.fingerprint() != PythonFunctions().fingerprint()
+
+
+def test_rare_packages_are_no_labels() -> None:
+    most = PythonFunctions(packages=200, functions=300)
+    counts = Counter(one.label for one in most.documents() if isinstance(one, Document))
+    assert 2 <= len(counts) < 20 and min(counts.values()) >= 300
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_a_table_without_a_header_has_numbered_columns(tmp_path: Path, ending: str) -> None:
+    mark = "," if ending == "csv" else "\t"
+    (tmp_path / f"a.{ending}").write_text(f"good film{mark}1\nbad film{mark}0 \nwhat film{mark}\n")
+    settings_ = {"paths": str(tmp_path), "header": False, "text_column": 1, "label_column": 2}
+    source = Files.model_validate(settings_)
+    source.check()
+    rows = [(one.text, one.label) for one in source.documents() if isinstance(one, Document)]
+    assert rows == [("good film", "1"), ("bad film", "0"), ("what film", None)]
+    with pytest.raises(InputError, match="no column '3'; it has 1, 2"):
+        Files.model_validate({**settings_, "label_column": 3}).check()
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """A document's side is its own hash: it never moves, and near-duplicates do not leak across."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,18 @@ from hypothesis import strategies as st
 
 from tasks.artifacts import InputError
 from tasks.clean import Cleaning, clean, clean_corpus
-from tasks.source import Document, Files
+from tasks.documents import Document
+from tasks.source import Files
 from tasks.split import (
     NO_FOLD,
+    NO_LABEL,
     NO_SIDE,
+    NOT_LABELLED,
+    RARE_LABEL,
     TEST,
     TRAIN,
+    VALIDATION,
+    Labels,
     Sides,
     Validation,
     assign,
@@ -24,6 +31,7 @@ from tasks.split import (
     split,
     split_corpus,
 )
+from training.objectives import CausalLanguageModel, SequenceClassification
 
 
 def hashes(numbers: range) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
@@ -108,6 +116,58 @@ def test_a_cluster_is_never_divided_among_folds() -> None:
         assert len(set(found.folds[(clusters == cluster) & (found.sides == TRAIN)])) == 1
 
 
+def labelled(numbers: np.ndarray[tuple[int], np.dtype[np.int64]], names: int) -> Labels:
+    return Labels(numbers, [f"label {number}" for number in range(names)])
+
+
+def test_every_fold_has_its_share_of_every_label_and_sides_stay() -> None:
+    ids, clusters = hashes(range(3000)), hashes(range(1500)).repeat(2)
+    labels = np.repeat(np.arange(5), [1600, 800, 400, 160, 40])
+    validation = Validation(folds=3)
+    found = assign(ids, clusters, validation, labelled(labels, 5))
+    assert np.array_equal(found.sides, assign(ids, clusters, validation).sides)
+    for label in range(5):
+        counts = np.bincount(found.folds[(found.sides == TRAIN) & (labels == label)], minlength=3)
+        assert counts.max() - counts.min() <= 4  # whole clusters of two are dealt
+    for cluster in np.unique(clusters[found.sides == TRAIN]):
+        assert len(set(found.folds[(clusters == cluster) & (found.sides == TRAIN)])) == 1
+
+
+def test_rare_labels_and_documents_without_one_are_in_no_split() -> None:
+    ids = hashes(range(400))
+    labels = np.array([0, 1] * 196 + [2] * 4 + [NOT_LABELLED] * 4)
+    found = assign(ids, ids, Validation(folds=3), labelled(labels, 3))
+    assert set(found.sides[labels == 2]) == {RARE_LABEL}
+    assert set(found.sides[labels == NOT_LABELLED]) == {NO_LABEL}
+    assert set(found.sides[:392]) <= {TRAIN, VALIDATION, TEST, NO_SIDE}
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([{"text": f"text {n} {'x' * n}"} for n in range(200)], "None of the 200 documents has a label"),
+        (
+            [{"text": f"text {n} {'x' * n}", "topic": "a"} for n in range(200)],
+            r"at least two labels.*'a' on 1\d\d",
+        ),
+        (
+            [{"text": f"text {n} {'x' * n}", "topic": n} for n in range(200)],
+            r"Of 200 found.*source\.label_column",
+        ),
+    ],
+)
+def test_labels_that_cannot_be_learnt_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, str]], words: str
+) -> None:
+    monkeypatch.setenv("SHOESTRING_HOME", str(tmp_path / "home"))
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = Files(paths=(str(tmp_path / "rows.jsonl"),), label_column="topic")
+    corpus = clean_corpus.fn(source, Cleaning(filters=()))
+    with pytest.raises(InputError, match=words):
+        split_corpus.fn(corpus, Validation(), SequenceClassification())
+    assert split_corpus.fn(corpus, Validation(), CausalLanguageModel()).left_out == {}
+
+
 @pytest.mark.parametrize("documents", range(1, 12))
 def test_a_tiny_corpus_has_every_side_or_is_refused_with_a_number(documents: int) -> None:
     try:
@@ -143,9 +203,9 @@ def test_one_long_file_is_refused_with_the_way_out_and_that_way_works(
     book.write_text("\n\n".join(f"Paragraph {'very ' * (n % 50)}long, number {n}." * 3 for n in range(2000)))
     whole = clean_corpus.fn(Files(paths=(str(book),)), Cleaning(filters=()))
     with pytest.raises(InputError, match=r"source\.cut_bytes"):
-        split_corpus.fn(whole, Validation())
+        split_corpus.fn(whole, Validation(), CausalLanguageModel())
     cut = clean_corpus.fn(Files(paths=(str(book),), cut_bytes=1000), Cleaning(filters=()))
-    splits = split_corpus.fn(cut, Validation())
+    splits = split_corpus.fn(cut, Validation(), CausalLanguageModel())
     assert min(splits.documents.values()) > 0
     assert sum(splits.documents.values()) + splits.near_duplicates == cut.documents
     assert sum(splits.bytes.values()) <= cut.bytes

@@ -11,18 +11,23 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer
 
 from tasks import tokens as module
 from tasks.artifacts import InputError, Splits, Tokens, stored
 from tasks.clean import Cleaning, clean_corpus
 from tasks.source import Files
+from tasks.spelling import MASK, START, BytePairs, Bytes, Spelling, Tokenizer
 from tasks.split import Validation, split_corpus
-from tasks.tokens import START, BytePairs, Bytes, Packer, Tokenizer, tokenize_corpus, tokens_key
+from tasks.tokens import Packer, tokenize_corpus, tokens_key
 from training.config import Choice
-from training.data import BYTES, FOLD, LENGTH, Shards, Slice, Split, Stream
+from training.data import BYTES, FOLD, LABEL, LENGTH, Shards, Slice, Split, Stream
+from training.model import Pretrained, Scratch
+from training.objectives import CausalLanguageModel, MaskedLanguageModel, Objective, SequenceClassification
 
 CLOCK = SimpleNamespace(budget_seconds=60.0)
+CAUSAL, MASKED, CLASSIFY = CausalLanguageModel(), MaskedLanguageModel(), SequenceClassification()
 FAMILY = get_args(get_args(Tokenizer)[0])
 PLACES = ["Ghent", "Łódź", "東京", "Reykjavík", "Bamako 🌍"]
 
@@ -32,14 +37,18 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> Splits:
     folder = tmp_path_factory.mktemp("tokens")
     weather = "it's   raining\t{} times <|endoftext|>\n"
     rows = [
-        {"text": f"{'a' * (n % 97)} Letter {n} from {PLACES[n % 5]}:\n\n    {weather.format(n * n)}" * 4}
+        {
+            "text": f"{'a' * (n % 97)} Letter {n} from {PLACES[n % 5]}:\n\n    {weather.format(n * n)}" * 4,
+            "place": PLACES[n % 5],
+        }
         for n in range(600)
     ]
     (folder / "letters.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SHOESTRING_HOME", str(folder / "home"))
-        corpus = clean_corpus.fn(Files(paths=(str(folder / "letters.jsonl"),)), Cleaning(filters=()))
-        return split_corpus.fn(corpus, Validation(test_share=0.2, validation_share=0.1))
+        source = Files(paths=(str(folder / "letters.jsonl"),), label_column="place")
+        corpus = clean_corpus.fn(source, Cleaning(filters=()))
+        return split_corpus.fn(corpus, Validation(test_share=0.2, validation_share=0.1), CLASSIFY)
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +63,7 @@ def tokens(splits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Tokens:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SHOESTRING_HOME", str(folder))
         patch.setattr(module, "BATCH_BYTES", 5000)
-        return tokenize_corpus.fn(splits, BytePairs(vocabulary=400), CLOCK)
+        return tokenize_corpus.fn(splits, BytePairs(vocabulary=400), CAUSAL, Scratch(), CLOCK)
 
 
 def texts_of(splits: Splits, side: str) -> list[str]:
@@ -89,7 +98,7 @@ def test_the_table_of_documents_matches_the_shards(tokens: Tokens, splits: Split
     assert "text" not in rows[0]
     for side, index in ((s, Shards(tokens.folder).documents(s)) for s in get_args(Split)):
         listed = [(r["offset"], r["tokens"], r["bytes"], r["fold"]) for r in rows if r["split"] == side]
-        assert listed == [tuple(row) for row in index.tolist()]
+        assert listed == [tuple(row[:LABEL]) for row in index.tolist()]
     assert [r["tokens"] for r in rows if r["split"] is None] == [None] * splits.near_duplicates
 
 
@@ -99,8 +108,8 @@ def test_folds_cover_train_and_streams_read_it(tokens: Tokens, splits: Splits) -
     assert set(folds.tolist()) == set(range(splits.folds))
     held_in = sum(Slice(shards, "train", only_fold=fold).tokens() for fold in range(splits.folds))
     assert held_in == tokens.tokens["train"] == shards.documents("train")[:, LENGTH].sum()
-    rows = Stream(Slice(shards), seed=0, block=16, reach=1).rows(range(2), 0, 16).documents
-    assert all(len(row) == 17 and row.max() < tokens.vocabulary for row in rows)
+    rows = Stream(Slice(shards), seed=0, block=16).rows(range(2), 0, 16).documents
+    assert [row.shape for row in rows] == [(16,), (16,)] and max(map(max, rows)) < tokens.vocabulary
 
 
 @given(text=st.text(st.characters(codec="utf-8")))
@@ -152,14 +161,113 @@ def test_ids_take_the_smallest_type_that_holds_them(tmp_path: Path, vocabulary: 
     assert len(shards.ids("test")) == len(shards.documents("test")) == 0
 
 
+@pytest.mark.parametrize("objective", [CAUSAL, MASKED, CLASSIFY], ids=lambda one: one.head)
+def test_each_objective_has_the_tokens_and_labels_that_it_needs(splits: Splits, objective: Objective) -> None:
+    found = tokenize_corpus.fn(splits, BytePairs(vocabulary=400), objective, Scratch(), CLOCK)
+    header, tokenizer = Shards(found.folder).header, AutoTokenizer.from_pretrained(found.folder / "tokenizer")
+    assert (header["mask_token"], header["labels"]) == (found.mask_token, list(found.labels))
+    assert tokenizer.mask_token_id == found.mask_token == (1 if objective is MASKED else None)
+    assert tokenizer.bos_token_id == found.start_token == header["start_token"] == 0
+    if objective is not CAUSAL:
+        assert tokenizer.pad_token_id == tokenizer.cls_token_id == 0
+    labels = Shards(found.folder).documents("train")[:, LABEL]
+    if objective is not CLASSIFY:
+        assert found.labels == () and set(labels.tolist()) == {-1}
+        return
+    assert found.labels == tuple(sorted(PLACES))
+    texts = [tokenizer.decode(ids[1:]) for ids in Slice(Shards(found.folder)).texts().documents]
+    assert all(found.labels[label] in text for label, text in zip(labels, texts, strict=True))
+
+
+def test_a_mask_token_in_a_text_hides_nothing() -> None:
+    spelt = Spelling.learnt(Bytes(), [], 0, "masked")
+    assert spelt.encode([f"a{MASK}"]) == [[0, *(2 + at for at in map(byte_at, f"a{MASK}"))]]
+    assert spelt.vocabulary == 258
+
+
+def byte_at(character: str) -> int:
+    return sorted(pre_tokenizers.ByteLevel.alphabet()).index(character)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A checkpoint's tokenizer of the lower-casing kind, with no `bos_token`."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz", "letter", "from"]
+    words += [f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz0123456789"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    settings_ = {"tokenizer_class": "BertTokenizer", "do_lower_case": True}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings_))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "vocab_size": len(words)}))
+    return tmp_path
+
+
+def test_a_checkpoint_is_fed_by_its_own_tokenizer(splits: Splits, checkpoint: Path) -> None:
+    model = Pretrained(name=str(checkpoint))
+    found = tokenize_corpus.fn(splits, BytePairs(), CLASSIFY, model, CLOCK)
+    tokenizer = AutoTokenizer.from_pretrained(found.folder / "tokenizer")
+    assert tokenizer.bos_token_id == tokenizer.cls_token_id == found.start_token == 2
+    assert found.vocabulary == len(tokenizer)
+    documents = Slice(Shards(found.folder), "test").texts().documents
+    ids = tokenizer(texts_of(splits, "test"), add_special_tokens=False, split_special_tokens=True).input_ids
+    assert [row.tolist() for row in documents] == [[2, *row] for row in ids]
+    assert found.changed_share == 1.0  # it lower-cases, which is counted, not refused
+    assert tokenize_corpus.fn(splits, BytePairs(), MASKED, model, CLOCK).mask_token == 4
+
+
+def test_another_tokenizer_in_the_same_folder_makes_other_tokens(splits: Splits, checkpoint: Path) -> None:
+    model = Pretrained(name=str(checkpoint))
+    first = tokens_key(splits, BytePairs(), CLASSIFY, model, CLOCK)
+    assert first == tokens_key(splits, Bytes(), CLASSIFY, model, CLOCK)
+    with (checkpoint / "vocab.txt").open("a") as file:
+        file.write("\nmore")
+    assert first != tokens_key(splits, BytePairs(), CLASSIFY, model, CLOCK)
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({}, "has no tokenizer"),
+        ({"tokenizer.json": "{"}, "has no tokenizer that can be read"),
+        (
+            {
+                "tokenizer.json": Bytes().learn([], 0, ("<unk>",)).to_str(),
+                "tokenizer_config.json": '{"tokenizer_class": "PreTrainedTokenizerFast"}',
+            },
+            "without a start token",
+        ),
+        (
+            {
+                "tokenizer.json": Bytes().learn([], 0).to_str(),
+                "tokenizer_config.json": json.dumps(
+                    {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": START}
+                ),
+            },
+            "without a mask token",
+        ),
+    ],
+)
+def test_a_checkpoint_without_a_tokenizer_that_serves_is_refused(
+    splits: Splits, tmp_path: Path, files: dict[str, str], words: str
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=words):
+        tokenize_corpus.fn(splits, BytePairs(), MASKED, Pretrained(name=str(tmp_path)), CLOCK)
+
+
 def test_the_key_follows_the_vocabulary_and_not_the_clock(splits: Splits) -> None:
     def clock(seconds: float) -> SimpleNamespace:
         return SimpleNamespace(budget_seconds=seconds)
 
+    def key(tokenizer: Tokenizer, at: SimpleNamespace, objective: Objective = CAUSAL) -> str:
+        return tokens_key(splits, tokenizer, objective, Scratch(), at)
+
     fixed = BytePairs(vocabulary=400)
-    assert tokens_key(splits, fixed, clock(60)) == tokens_key(splits, fixed, clock(6000))
-    assert tokens_key(splits, fixed, CLOCK) != tokens_key(splits, BytePairs(vocabulary=401), CLOCK)
-    assert tokens_key(splits, BytePairs(), clock(300)) == tokens_key(splits, BytePairs(), clock(301))
+    assert key(fixed, clock(60)) == key(fixed, clock(6000))
+    assert key(fixed, CLOCK) != key(BytePairs(vocabulary=401), CLOCK)
+    assert key(BytePairs(), clock(300)) == key(BytePairs(), clock(301))
+    assert key(fixed, CLOCK) != key(fixed, CLOCK, MASKED)
 
 
 def test_too_little_text_is_refused_with_how_much_is_needed(
@@ -168,5 +276,5 @@ def test_too_little_text_is_refused_with_how_much_is_needed(
     monkeypatch.setattr(module, "MINIMUM_TRAIN_TOKENS", 10_000_000)
     tokenizer = BytePairs(vocabulary=300)
     with pytest.raises(InputError, match=r"at least 10,000,000.* Give about [\d,]+ kB"):
-        tokenize_corpus.fn(splits, tokenizer, CLOCK)
-    assert not stored(Tokens.kind, tokens_key(splits, tokenizer, CLOCK))
+        tokenize_corpus.fn(splits, tokenizer, CAUSAL, Scratch(), CLOCK)
+    assert not stored(Tokens.kind, tokens_key(splits, tokenizer, CAUSAL, Scratch(), CLOCK))

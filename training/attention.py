@@ -4,7 +4,7 @@ Shapes: N rows times heads, T positions, D a head's width.
 """
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -12,7 +12,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-NAME = "blockwise"
+NAME: Final = "blockwise"
 BLOCK = 128  # queries; smaller blocks skip more keys, but their products are slower; see DECISIONS
 
 

@@ -136,13 +136,13 @@ class Blueprint(Section):
             confined=self.learning.packing == "documents",
         )
 
-    def build(self, device: str = "cpu") -> PreTrainedModel:
-        """The model that the training starts from."""
+    def shape(self, device: str = "cpu") -> Shape:
+        """What the data, the objective and the learning ask of the model."""
         attention: str = self.learning.attention
         if attention == "auto":  # no plan has measured it
             blocks = device == "cpu" and self.objective.head == "causal"
             attention = BLOCKWISE if blocks else "eager" if device == "cpu" else "sdpa"
-        shape = Shape(
+        return Shape(
             head=self.objective.head,
             vocabulary=self.vocabulary,
             context=self.settled()[0],
@@ -154,4 +154,7 @@ class Blueprint(Section):
             attention=attention,
             activation_checkpointing=self.learning.activation_checkpointing,
         )
-        return self.model.build(shape, self.seed)
+
+    def build(self, device: str = "cpu") -> PreTrainedModel:
+        """The model that the training starts from."""
+        return self.model.build(self.shape(device), self.seed)

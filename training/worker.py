@@ -17,11 +17,11 @@ import torch.distributed as dist
 from transformers.utils import logging as transformers_logging
 
 from training.blueprint import Blueprint
-from training.budget import AnyClock, Wall
+from training.budget import AnyClock, Wall, matmul_peak_flops
 from training.context import Context
 from training.data import Sample, Shards, Slice
 from training.loop import Summary, train
-from training.model import autocast
+from training.model import Precision, autocast, has_fast_bf16
 from training.watch import Watch
 
 GO = "go.json"  # in the final run's folder: {"deadline": Unix time}
@@ -170,6 +170,13 @@ class Trainee:
     def carry_out(self, assignment: Assignment) -> Outcome:
         """One assignment, alone."""
         return carry_out(assignment)
+
+    def peak_flops(self, device: str, precision: Precision, threads: int = 1) -> float:
+        """What this worker's matrix products reach, in FLOP/s; all workers are asked at once."""
+        torch.set_num_threads(threads)
+        if precision == "auto":
+            precision = "bf16" if has_fast_bf16(torch.device(device)) else "fp32"
+        return matmul_peak_flops(device, precision)
 
     def ready(self) -> int:
         """The process id, once everything is imported."""
