@@ -2,7 +2,7 @@
 
 Options: `--part` one of the parts or several with commas between; `--text FILE` and `--labelled FILE or
 FOLDER` put data that it has never seen in the place of the standard library; `--seeds N`; `--threads N` for
-each training; `--seconds N` of each training of `quality`, and in proportion of the others.
+each training of `quality`; `--seconds N` for each training.
 """
 
 import argparse
@@ -13,8 +13,9 @@ from pathlib import Path
 from tests.benchmarks.__main__ import Arguments
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.quality import measure_quality
+from tests.benchmarks.speed import CHECKPOINT_SECONDS, measure_scaling, measure_stalls, measure_utilisation
 
-QUALITY_SECONDS, QUICK_SECONDS = 180.0, 4.0
+QUALITY_SECONDS, SPEED_SECONDS, STALL_SECONDS, QUICK_SECONDS = 180.0, 20.0, 62.0, 4.0
 
 
 def main(arguments: Arguments) -> list[Figure]:
@@ -29,13 +30,36 @@ def main(arguments: Arguments) -> list[Figure]:
 
 def quality(options: argparse.Namespace) -> list[Figure]:
     """Bits per byte after equal time, and the time until the others' last loss."""
-    seconds = options.seconds or (QUICK_SECONDS if options.quick else QUALITY_SECONDS)
-    seeds = options.seeds or (1 if options.quick else 5)
-    return measure_quality(options.text, seconds, seeds, options.threads, say)
+    return measure_quality(options.text, *length(options, QUALITY_SECONDS, 5), options.threads, say)
+
+
+def utilisation(options: argparse.Namespace) -> list[Figure]:
+    """Model FLOPs of the matmul peak."""
+    return measure_utilisation(options.text, *length(options, SPEED_SECONDS, 3), say)
+
+
+def scaling(options: argparse.Namespace) -> list[Figure]:
+    """Two workers against one."""
+    return measure_scaling(options.text, *length(options, SPEED_SECONDS, 3), say)
+
+
+def checkpoint(options: argparse.Namespace) -> list[Figure]:
+    """Time lost to checkpoints."""
+    every = QUICK_SECONDS / 3 if options.quick else CHECKPOINT_SECONDS
+    return measure_stalls(options.text, *length(options, STALL_SECONDS, 3), say, every)
+
+
+def length(options: argparse.Namespace, seconds: float, seeds: int) -> tuple[float, int]:
+    """Seconds of a training and number of seeds: as asked for, or else what is usual."""
+    usual = (QUICK_SECONDS, 1) if options.quick else (seconds, seeds)
+    return options.seconds or usual[0], options.seeds or usual[1]
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "quality": quality,
+    "utilisation": utilisation,
+    "scaling": scaling,
+    "checkpoint": checkpoint,
 }
 
 

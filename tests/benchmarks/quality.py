@@ -19,6 +19,7 @@ BENCH = "training"
 MODULE = "tests.benchmarks.byte_level_runs"
 NAMES = {"ours": "Shoestring", "trainer": "transformers.Trainer", "nanogpt": "nanoGPT"}
 SHORTER = (5, 10)  # our trainings of their own that take so many times less
+LEAST_SECONDS = 5.0  # a shorter training says nothing
 Result = dict[str, Any]
 Say = Callable[[str], None]
 
@@ -37,8 +38,9 @@ def measure_quality(text: Path | None, seconds: float, seeds: int, threads: int,
         results = run_in_lanes(
             [job for seed in range(seeds) for job in rivals(place, seconds, seed)], threads
         )
+        parts = [n for n in SHORTER if seconds / n >= LEAST_SECONDS]
         short = run_in_lanes(
-            [ours(place, seconds / n, seed, curve=False) for n in SHORTER for seed in range(seeds)], threads
+            [ours(place, seconds / n, seed, curve=False) for n in parts for seed in range(seeds)], threads
         )
     for result in (*results, *short):
         say(described(result))
@@ -104,7 +106,7 @@ def sooner(results: Mapping[str, Sequence[Result]], short: Sequence[Result], sec
         found.append(
             over_seeds(f"time until {NAMES[name]}'s {seconds:.0f}-s loss", shares, "of its time", *limits)
         )
-    for n in SHORTER:
+    for n in sorted({round(seconds / result["seconds"]) for result in short}):
         mine = [r["bits"] for r in sorted(short, key=lambda r: r["seed"]) if r["seconds"] == seconds / n]
         gaps = [theirs["bits"] - bits for theirs, bits in zip(results["nanogpt"], mine, strict=True)]
         found.append(over_seeds(f"below nanoGPT's {seconds:.0f} s, ours in 1/{n}", gaps, "bits/byte"))
