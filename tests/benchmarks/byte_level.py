@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.data import Ids, Shards, Slice
+from training.data import Ids, Shards, Slice, Split
 
 START, VOCABULARY = 256, 257
 TEXT_BYTES = 1_000_000
@@ -75,7 +75,7 @@ def write_shards(folder: Path, text: bytes) -> Shards:
     documents = list(pieces(text, DOCUMENT_BYTES))
     held_out = documents[-max(5, len(documents) // 10) :]
     looked_at = b"".join(held_out[::5])[:LOOKED_AT_BYTES]
-    sides: dict[str, Sequence[bytes]] = {
+    sides: dict[Split, Sequence[bytes]] = {
         "train": documents[: -len(held_out)],
         "validation": [
             looked_at[at : at + LOOK_BYTES] for at in range(0, len(looked_at) - LOOK_BYTES + 1, LOOK_BYTES)
@@ -103,7 +103,7 @@ def write_shards(folder: Path, text: bytes) -> Shards:
     return Shards(folder)
 
 
-def documents(shards: Shards, side: str) -> tuple[list[Ids], int]:
+def documents(shards: Shards, side: Split) -> tuple[list[Ids], float]:
     """The token ids of a side's documents, and their bytes in all."""
-    found, sizes = Slice(shards, side).texts()  # type: ignore[arg-type]
-    return found, int(sizes.sum())
+    whole = Slice(shards, side).texts()
+    return whole.documents, float(whole.weights.sum())

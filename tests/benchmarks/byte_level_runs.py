@@ -13,7 +13,7 @@ from training.blueprint import Blueprint, Learning
 from training.budget import Wall
 from training.data import Shards
 from training.journal import read_journal
-from training.metrics import bits_per_byte, score_documents
+from training.metrics import bits, score_documents
 from training.model import Scratch, width_of
 
 DEPTH, CONTEXT, BATCH_TOKENS = 3, 256, 2048  # of our own model; measured, see DECISIONS
@@ -61,9 +61,7 @@ def train_ours(go: Go, shards: str, folder: str, seconds: float, seed: int, curv
     )
     model = AutoModelForCausalLM.from_pretrained(place / "model")
     events = read_journal(place / "journal.jsonl")
-    seen = [
-        (e["seconds"], e.get("bits", e.get("bits_per_byte"))) for e in events if e["event"] == "validation"
-    ]
+    seen = [(event["seconds"], event["bits"]) for event in events if event["event"] == "validation"]
     summary = outcome.summary
     return {
         "system": "ours",
@@ -86,7 +84,7 @@ def train_nanogpt(go: Go, shards: str, seconds: float, seed: int) -> dict[str, A
     looked_at, size = documents(opened, "validation")
 
     def look(model: nn.Module) -> float:
-        return bits_per_byte(float(score_documents(model, looked_at, nanogpt.CONTEXT).sum()), size)
+        return bits(float(score_documents(model, looked_at, nanogpt.CONTEXT).sum()), size)
 
     go()
     done = nanogpt.train_nanogpt(ids, VOCABULARY, seconds, seed, look, seconds / LOOKS)
@@ -124,7 +122,7 @@ def train_trainer(
     go()
     done = train_on_time(model, Rows(opened, CONTEXT), seconds, seed, rate, rows)
     looked_at, size = documents(opened, "validation")
-    last = bits_per_byte(float(score_documents(model, looked_at, CONTEXT).sum()), size)
+    last = bits(float(score_documents(model, looked_at, CONTEXT).sum()), size)
     return {
         "system": "trainer",
         "seed": seed,
@@ -140,4 +138,4 @@ def train_trainer(
 def held_out(model: nn.Module, shards: Shards, context: int) -> float:
     """Bits per byte of the held-out documents in fp32, each from its opening mark; the one definition for all."""
     tested, size = documents(shards, "test")
-    return bits_per_byte(float(score_documents(model, tested, context).sum()), size)
+    return bits(float(score_documents(model, tested, context).sum()), size)

@@ -14,10 +14,12 @@ from typing import Any
 from tests.benchmarks.byte_level import digest, documents, read_text, write_shards
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.lanes import Job, run_in_lanes
+from training.data import Split
 
 BENCH = "training"
 MODULE = "tests.benchmarks.byte_level_runs"
 NAMES = {"ours": "Shoestring", "trainer": "transformers.Trainer", "nanogpt": "nanoGPT"}
+SIDES: tuple[Split, ...] = ("train", "test")
 SHORTER = (5, 10)  # our trainings of their own that take so many times less
 LEAST_SECONDS = 5.0  # a shorter training says nothing
 Result = dict[str, Any]
@@ -29,7 +31,7 @@ def measure_quality(text: Path | None, seconds: float, seeds: int, threads: int,
     data = read_text(text)
     with tempfile.TemporaryDirectory(prefix="shoestring-bench-") as folder:
         shards = write_shards(Path(folder) / "shards", data)
-        sizes = {side: documents(shards, side)[1] for side in ("train", "test")}
+        sizes = {side: round(documents(shards, side)[1]) for side in SIDES}
         say(
             f"{text or 'standard library'}, {len(data):,} bytes, digest {digest(data)}: "
             f"{sizes['train']:,} to train, {sizes['test']:,} scored"

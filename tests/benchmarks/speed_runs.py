@@ -7,21 +7,18 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
-from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from tests.benchmarks.byte_level_runs import CONTEXT, our_blueprint
 from tests.benchmarks.lanes import Go
 from training.blueprint import Blueprint
-from training.budget import Wall, training_flops_per_token
-from training.checkpoint import Position
+from training.budget import Wall
 from training.context import Context
 from training.data import Shards, Slice
 from training.journal import read_journal
 from training.loop import train
-from training.model import count_parameters, has_fast_bf16
-from training.optimizers import Optimizers
+from training.model import flops_per_token, has_fast_bf16
+from training.state import Position, State
 
 SETTLING = 0.25  # of the time; what is slow at first does not count
 MATRIX, PRODUCTS = 2048, 12  # of the peak's measurement
@@ -34,10 +31,10 @@ class StallContext(Context):
     stalled: float = 0.0
     saves: int = 0
 
-    def save(self, position: Position, model: nn.Module, optimizers: Optimizers) -> None:
+    def save(self, position: Position, state: State) -> None:
         """Saves, and looks at the clock before and after."""
         began = time.perf_counter()
-        super().save(position, model, optimizers)
+        super().save(position, state)
         self.stalled += time.perf_counter() - began
         self.saves += 1
 
@@ -93,7 +90,7 @@ def train_watched(
         dist.destroy_process_group()
     return {
         "tokens_per_second": settled_speed(place / "journal.jsonl") if rank == 0 else 0.0,
-        "flops_per_token": flops_per_token(model),
+        "flops_per_token": flops_per_token(model, CONTEXT),
         "peak_flops": max(peak, matmul_peak_flops()),
         "stalled_seconds": context.stalled,
         "saves": context.saves,
@@ -108,13 +105,3 @@ def settled_speed(journal: Path) -> float:
     if first is steps[-1]:
         raise ValueError("too short a training to tell its speed: give it more --seconds")
     return float((steps[-1]["tokens"] - first["tokens"]) / (steps[-1]["time"] - first["time"]))
-
-
-def flops_per_token(model: PreTrainedModel) -> float:
-    """Model FLOPs of training a token; an optimizer's own are not among them."""
-    embedding = model.get_input_embeddings().weight
-    parameters = count_parameters(model)
-    tied = model.get_output_embeddings().weight is embedding
-    multiplying = parameters if tied else parameters - embedding.numel()
-    shape = model.config
-    return training_flops_per_token(multiplying, shape.num_hidden_layers, shape.hidden_size, CONTEXT)
