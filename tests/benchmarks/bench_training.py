@@ -11,11 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.benchmarks.__main__ import Arguments
+from tests.benchmarks.classification import measure_classification, measure_fine_tuning
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.quality import measure_quality
 from tests.benchmarks.speed import CHECKPOINT_SECONDS, measure_scaling, measure_stalls, measure_utilisation
 
-QUALITY_SECONDS, SPEED_SECONDS, STALL_SECONDS, QUICK_SECONDS = 180.0, 20.0, 62.0, 4.0
+QUALITY_SECONDS, SPEED_SECONDS, STALL_SECONDS, LABELS_SECONDS, QUICK_SECONDS = 180.0, 20.0, 62.0, 120.0, 4.0
+PRETRAINING = 2.5  # times as long as what follows: five minutes before two
 
 
 def main(arguments: Arguments) -> list[Figure]:
@@ -49,6 +51,18 @@ def checkpoint(options: argparse.Namespace) -> list[Figure]:
     return measure_stalls(options.text, *length(options, STALL_SECONDS, 3), say, every)
 
 
+def classify(options: argparse.Namespace) -> list[Figure]:
+    """Labels from scratch."""
+    return measure_classification(options.labelled, *length(options, LABELS_SECONDS, 3), options.threads, say)
+
+
+def finetune(options: argparse.Namespace) -> list[Figure]:
+    """Labels from a masked model of our own."""
+    seconds, seeds = length(options, LABELS_SECONDS, 3)
+    before = PRETRAINING * seconds
+    return measure_fine_tuning(options.labelled, options.text, before, seconds, seeds, options.threads, say)
+
+
 def length(options: argparse.Namespace, seconds: float, seeds: int) -> tuple[float, int]:
     """Seconds of a training and number of seeds: as asked for, or else what is usual."""
     usual = (QUICK_SECONDS, 1) if options.quick else (seconds, seeds)
@@ -60,6 +74,8 @@ PARTS: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "utilisation": utilisation,
     "scaling": scaling,
     "checkpoint": checkpoint,
+    "classify": classify,
+    "finetune": finetune,
 }
 
 
