@@ -96,7 +96,8 @@ def speeds(place: Path, peak: Result, **size: Any) -> dict[str, Result]:
         say(
             f"{name}: {result['tokens_per_second']:,.0f} tokens/s, {share}"
             f"{result['utilisation_of_measured']:.1f} % of the measured one; first steps "
-            f"{result['compile_seconds']:.0f} s longer; {result['memory_gb']:.1f} GB; loss {result['first_loss']:.3f} to {result['last_loss']:.3f}"
+            f"{result['compile_seconds']:.0f} s longer; {result['memory_gb']:.1f} GB; "
+            f"loss {result['first_loss']:.3f} to {result['last_loss']:.3f}"
         )
     return found
 
