@@ -176,22 +176,47 @@ def generate(
     """Write on from a prompt with a trained model."""
     from tasks.generate import complete, resolve_model
 
+    pieces = complete(resolve_model(model), prompt, tokens, temperature, top_k, seed)
     print(prompt, end="", flush=True)
-    for piece in complete(resolve_model(model), prompt, tokens, temperature, top_k, seed):
+    for piece in pieces:
         print(piece, end="", flush=True)
     print()
 
 
 @app.command()
+def predict(
+    text: Annotated[
+        str | None,
+        typer.Argument(help="A text to label, or one with a [MASK] to fill. Without: lines from a pipe."),
+    ] = None,
+    model: ModelOption = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="Take every line of a file as a text.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each text.")] = False,
+    home_folder: HomeOption = None,
+) -> None:
+    """Say a text's label, or fill its gaps, with a trained classifier or masked model.
+
+    Examples: `shoestring predict 'def parse(text): ...'`, `shoestring predict 'for [MASK] in range(3):'`,
+    `shoestring predict --file texts.txt > labels.tsv`.
+    """
+    from tasks.generate import resolve_model
+    from tasks.predict import answer
+
+    answer(resolve_model(model), text, file, as_json)
+
+
+@app.command()
 def export(
-    folder: Annotated[Path, typer.Argument(help="A new folder; AutoModelForCausalLM loads it anywhere.")],
+    folder: Annotated[Path, typer.Argument(help="A new folder, which transformers loads anywhere.")],
     model: ModelOption = None,
     home_folder: HomeOption = None,
 ) -> None:
     """Copy a model out of the registry as a Hugging Face folder."""
-    from tasks.generate import export_model
+    from tasks.generate import describe_export, export_model
 
-    print(export_model(folder, model))
+    print(describe_export(export_model(folder, model)))
 
 
 @app.command()

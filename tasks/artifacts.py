@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict
@@ -130,7 +130,7 @@ class Folds(Record):
 
     kind: ClassVar[str] = "folds"
     stage: ClassVar[str] = "Cross-validate"
-    scores: tuple[float, ...]  # bits per byte of each fold; empty: no folds, see `reason`
+    scores: tuple[float, ...]  # bits of each fold, per what the objective says; empty: see `reason`
     mean: float | None
     low: float | None
     high: float | None  # 90 % t-interval over folds
@@ -153,7 +153,8 @@ class Trained(Record):
     training_seconds: float
     final_seconds: float
     workers: int
-    validation_bits_per_byte: float | None
+    kept: str  # which weights are in `model`, as they validated best: last, average or best
+    validation_bits: float | None  # of these, in the objective's unit
     tokens: Tokens
 
     @property
@@ -167,21 +168,34 @@ class Trained(Record):
         return self.folder / self.model
 
 
+class Baseline(BaseModel):
+    """What a classifier is worth without reading: the commonest label of the train split, said always."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    label: str
+    accuracy: float  # on the test documents
+    macro_f1: float
+    bits: float  # per label, of saying every label with its share of the train split
+
+
 class Report(Record):
     """The verdict on the test split; per-document scores lie in `report/test_documents.parquet`."""
 
     kind: ClassVar[str] = "report"
     stage: ClassVar[str] = "Evaluate on the test split"
     run_id: str
-    bits_per_byte: float
+    head: Literal["causal", "masked", "classification"]
+    unit: str  # of `bits`, as the objective calls it: bits per byte, pseudo-bits per byte, bits per label
+    bits: float  # the number that decides
     low: float
     high: float  # 95 % bootstrap interval
     interval_covers: str  # "documents": another sample of test documents, not another training
-    perplexity: float  # per token, so comparable only under the same tokenizer
+    metrics: dict[str, tuple[float, float, float]]  # others: value, low, high; as `interval_covers` says
+    baseline: Baseline | None  # of a classifier
     test_documents: int  # scored
     test_bytes: int
-    split_documents: int  # in the test split; more than were scored: a seeded sample, time was short
-    samples: tuple[tuple[str, str], ...]  # (prompt, completion)
+    split_documents: int  # that could be scored; more than were: a seeded sample, time was short
+    samples: tuple[tuple[str, str], ...]  # what the model was given, and what it made of it
     plots: tuple[str, ...]  # relative to the run folder
     folds: Folds
     seconds: float
@@ -190,6 +204,26 @@ class Report(Record):
     def folder(self) -> Path:
         """The run folder."""
         return home.run_folder(self.run_id)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The figures with their intervals, then what they were taken on."""
+        figures = {self.unit: (self.bits, self.low, self.high), **self.metrics}
+        found: list[dict[str, Any]] = [
+            {"figure": name.replace("_", " "), "value": value, "low": low, "high": high}
+            for name, (value, low, high) in figures.items()
+        ]
+        if self.baseline:
+            always = f"always saying {self.baseline.label!r}"
+            found += [
+                {"figure": f"{name}, {always}", "value": value}
+                for name, value in (
+                    ("accuracy", self.baseline.accuracy),
+                    ("macro f1", self.baseline.macro_f1),
+                )
+            ]
+        for name in ("interval_covers", "test_documents", "test_bytes", "split_documents", "seconds"):
+            found.append({"figure": name.replace("_", " "), "value": getattr(self, name)})
+        return found
 
 
 class Registered(Record):

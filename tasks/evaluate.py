@@ -1,167 +1,41 @@
-"""The test split, once, at the end: bits per byte with an interval, samples, and the plots."""
+"""The test split, once, at the end: the deciding number with an interval, what else is known, samples, plots."""
 
 import base64
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tasks import plots
-from tasks.artifacts import Folds, InputError, Report, Splits, Trained, content_key
-from tasks.generate import load, sample
+from tasks.artifacts import Baseline, Folds, InputError, Report, Splits, Trained, content_key
+from tasks.generate import load
+from tasks.heads import USES, head_of
+from tasks.samples import samples_of, show_samples
+from tasks.scores import (
+    RESAMPLES,
+    Ints,
+    Scores,
+    held_out_documents,
+    interval,
+    labels_of,
+    score_within,
+    train_labels,
+)
 from tasks.telemetry import in_a_run, stage
-from training.metrics import bits, score_documents
-from training.model import autocast
+from training.classification import classification_metrics, macro_averages, resampled_metrics
+from training.metrics import bits
+from training.model import Head
 
-Floats = npt.NDArray[np.float64]
-
-RESAMPLES = 2000
-SAMPLES = 5
-SAMPLE_TOKENS = 120
-SAMPLE_TEMPERATURE = 0.8
-PROMPT_CHARACTERS = 60
-FIRST_CHUNK_BYTES = 32_768  # under a second for a model of 2 M parameters on one core
-CHUNK_BYTES = 262_144
-SAFETY = 0.8  # of the time left is planned for, as speed varies
-
-
-def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[npt.NDArray[np.int64]]:
-    """Every text's ids after the start token; what looks like a special token in a text is text."""
-    if not texts:
-        return []
-    ids = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)[
-        "input_ids"
-    ]
-    return [np.array([tokenizer.bos_token_id, *row], dtype=np.int64) for row in ids]
-
-
-def score_texts(
-    model_folder: Path,
-    texts: Sequence[str],
-    device: torch.device | None = None,
-    progress: Callable[[float], None] = lambda share: None,
-) -> Floats:
-    """float64 [texts]: the negative log-likelihood of each text, in nats, under a Hugging Face folder.
-
-    The folder's own tokenizer and context are used, so models of any vocabulary compare per byte.
-    Raises ValueError where the tokenizer has no start token, or gives back other text than it was given.
-    """
-    model, tokenizer = load(model_folder, device)
-    refuse_lossy(tokenizer, texts)
-    return _score(model, encode(tokenizer, texts), progress)
-
-
-def refuse_lossy(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> None:
-    """Raises ValueError for a tokenizer whose scores would flatter it: it drops what it cannot spell."""
-    if tokenizer.bos_token_id is None:
-        raise ValueError("the tokenizer has no start token")
-    for text, ids in zip(texts, encode(tokenizer, texts), strict=True):
-        if tokenizer.decode(ids[1:], clean_up_tokenization_spaces=False) != text:
-            raise ValueError(f"the tokenizer does not give back a text that starts with {text[:40]!r}")
-
-
-def _score(
-    model: PreTrainedModel,
-    documents: Sequence[npt.NDArray[np.int64]],
-    progress: Callable[[float], None] = lambda share: None,
-) -> Floats:
-    context = int(model.config.max_position_embeddings)
-    return score_documents(model, documents, context, autocast(model.device), progress)
-
-
-def held_out_documents(splits: Splits) -> pa.Table:
-    """The test split's id, text and bytes, in the corpus' order."""
-    documents = pq.read_table(splits.corpus.folder / "documents.parquet", columns=["id", "text", "bytes"])
-    assignment = pq.read_table(splits.folder / "assignment.parquet", columns=["id", "split"])
-    if not documents["id"].equals(assignment["id"]):
-        raise ValueError(f"{splits.folder / 'assignment.parquet'} is not of corpus {splits.corpus.key}")
-    return documents.filter(pc.equal(assignment["split"], "test"))
-
-
-def bootstrap(nats: Floats, sizes: npt.NDArray[np.int64], seed: int = 0) -> Floats:
-    """float64 [RESAMPLES]: bits per byte of resamples of the documents, sum over sum.
-
-    `nats` may also be differences between two models on the same documents: the paired bootstrap.
-    """
-    count = len(nats)
-    resamples = np.random.default_rng(seed).integers(0, count, (RESAMPLES, count), dtype=np.int32)
-    return np.array([bits(nats[rows].sum(), int(sizes[rows].sum())) for rows in resamples])
-
-
-def interval(nats: Floats, sizes: npt.NDArray[np.int64], seed: int = 0) -> tuple[float, float]:
-    """The 95 % percentile interval of bits per byte over documents; of one document, no width."""
-    low, high = np.quantile(bootstrap(nats, sizes, seed), [0.025, 0.975])
-    return float(low), float(high)
-
-
-def score_within(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    documents: pa.Table,
-    limit_seconds: float | None = None,
-    progress: Callable[[float], None] = lambda share: None,
-    seed: int = 0,
-) -> pa.Table:
-    """id, bytes, tokens and nats of the documents scored, in a seeded random order.
-
-    All of them, or, with a limit, as many from the front of that order as time allows: a random
-    sample. The speed so far decides whether the next chunk fits; the first chunk is always scored.
-    """
-    started = time.monotonic()
-    order = np.random.default_rng(seed).permutation(len(documents))
-    ends = np.cumsum(documents["bytes"].to_numpy()[order])
-    tokens: list[int] = []
-    nats: list[Floats] = []
-    while len(tokens) < len(order):
-        done = len(tokens)
-        scored = int(ends[done - 1]) if done else 0
-        seconds = time.monotonic() - started
-        room = np.inf if limit_seconds is None else SAFETY * (limit_seconds - seconds) * scored / seconds
-        until = int(
-            np.searchsorted(ends, scored + min(room, CHUNK_BYTES) if done else FIRST_CHUNK_BYTES, "right")
-        )
-        if until <= done and done and ends[done] - scored > room:
-            break
-        rows = order[done : max(until, done + 1)]
-        ids = encode(tokenizer, documents["text"].take(rows).to_pylist())
-        nats.append(_score(model, ids))
-        tokens += [len(row) - 1 for row in ids]
-        progress(float(ends[len(tokens) - 1] / ends[-1]))
-    kept = documents.select(["id", "bytes"]).take(order[: len(tokens)])
-    return kept.append_column("tokens", pa.array(tokens, pa.int64())).append_column(
-        "nats", pa.array(np.concatenate(nats))
-    )
-
-
-def complete_samples(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, documents: pa.Table
-) -> tuple[tuple[str, str], ...]:
-    """Completions of the beginnings of five test documents, the same five for the same split."""
-    chosen = np.random.default_rng(1).permutation(len(documents))[:SAMPLES]
-    prompts = [opening(text) for text in documents["text"].take(chosen).to_pylist()]
-    return tuple(
-        (prompt, "".join(sample(model, tokenizer, prompt, SAMPLE_TOKENS, SAMPLE_TEMPERATURE, seed=number)))
-        for number, prompt in enumerate(prompts)
-    )
-
-
-def opening(text: str) -> str:
-    """The first lines of a text, at least PROMPT_CHARACTERS of it; a long line is cut at a space."""
-    start = text[: 2 * PROMPT_CHARACTERS]
-    line = start.find("\n", PROMPT_CHARACTERS)
-    if line < 0:
-        line = start.find(" ", PROMPT_CHARACTERS)
-    return start[:line] if line > 0 else start[:PROMPT_CHARACTERS]
+MOST_DRAWS = 40_000_000  # documents in all resamples: 2 s on one core
+FEWEST_RESAMPLES = 200
+Interval = tuple[float, float, float]  # value, low, high
 
 
 def evaluate(
@@ -173,55 +47,126 @@ def evaluate(
 ) -> Report:
     """Scores the final model on the test split and draws the run; see `evaluate_model`."""
     started = time.monotonic()
-    documents = held_out_documents(splits)
-    if not len(documents):
-        raise InputError("the test split is empty, so nothing can be said of the model; give more documents")
     model, tokenizer = load(trained.model_folder)
+    head = head_of(model.config)
+    documents = held_out_documents(splits, head)
+    if not len(documents):
+        raise InputError(
+            f"the test split is empty{' of labels' * (head == 'classification')}, "
+            "so nothing can be said of the model; give more documents"
+        )
     scores = score_within(model, tokenizer, documents, documents_limit_seconds, progress)
     report = trained.folder / "report"
     report.mkdir(parents=True, exist_ok=True)
-    pq.write_table(scores, report / "test_documents.parquet")
-    nats, sizes = scores["nats"].to_numpy(), scores["bytes"].to_numpy()
-    value = bits(nats.sum(), sizes.sum())
-    low, high = interval(nats, sizes)
-    drawn = draw(trained, folds, (value, low, high), report)
+    pq.write_table(scores.documents, report / "test_documents.parquet")
+    value = bits(scores.nats.sum(), int(scores.weight.sum()))
+    test = (value, *interval(scores.nats, scores.weight))
+    labels = labels_of(model) if head == "classification" else ()
+    drawn = draw(trained, folds, test, report, head) + draw_classes(scores, labels, report)
     return Report(
         key=content_key("report", trained.key, documents_limit_seconds),
         run_id=trained.run_id,
-        bits_per_byte=value,
-        low=low,
-        high=high,
-        interval_covers="documents" if len(scores) > 1 else "nothing: there is one test document",
-        perplexity=float(np.exp(nats.sum() / max(1, pc.sum(scores["tokens"]).as_py()))),
-        test_documents=len(scores),
-        test_bytes=int(sizes.sum()),
+        head=head,
+        unit=USES[head].unit,
+        bits=test[0],
+        low=test[1],
+        high=test[2],
+        interval_covers="documents" if len(scores.documents) > 1 else "nothing: there is one test document",
+        metrics=further_metrics(scores, head, labels),
+        baseline=majority(train_labels(splits), scores, labels) if labels else None,
+        test_documents=len(scores.documents),
+        test_bytes=pc.sum(scores.documents["bytes"]).as_py(),
         split_documents=len(documents),
-        samples=complete_samples(model, tokenizer, documents),
+        samples=samples_of(model, tokenizer, documents),
         plots=tuple(str(path.relative_to(trained.folder)) for path in drawn),
         folds=folds,
         seconds=time.monotonic() - started,
     )
 
 
-def draw(trained: Trained, folds: Folds, test: tuple[float, float, float], report: Path) -> list[Path]:
+def further_metrics(scores: Scores, head: Head, labels: tuple[str, ...]) -> dict[str, Interval]:
+    """What is reported beside the deciding number: value and 95 % bootstrap interval over documents.
+
+    A calibration error is a little higher in resamples than it is, so its interval is taken to
+    where the value lies.
+    """
+    if scores.probabilities is None:
+        tokens = np.maximum(1, np.asarray(scores.documents["tokens"].to_numpy(), np.int64))
+        value = bits(scores.nats.sum(), int(tokens.sum()))
+        name = "perplexity" if head == "causal" else "pseudo_perplexity"
+        low, high = interval(scores.nats, tokens)
+        return {name: (2.0**value, 2.0**low, 2.0**high)}
+    truth = label_ids(scores, labels)
+    values = classification_metrics(scores.probabilities, truth)
+    resamples = max(FEWEST_RESAMPLES, min(RESAMPLES, MOST_DRAWS // len(truth)))
+    drawn = resampled_metrics(scores.probabilities, truth, resamples)
+    found = {}
+    for name, figure in values.items():
+        low, high = np.quantile(drawn[name], [0.025, 0.975])
+        found[name] = (figure, min(figure, float(low)), max(figure, float(high)))
+    return found
+
+
+def label_ids(scores: Scores, labels: tuple[str, ...]) -> Ints:
+    """int64 [documents]: the id of each scored document's label."""
+    ids = {label: number for number, label in enumerate(labels)}
+    return np.array([ids[label] for label in scores.documents["label"].to_pylist()], np.int64)
+
+
+def majority(train: list[str], scores: Scores, labels: tuple[str, ...]) -> Baseline:
+    """What saying the commonest label of the train split is worth on the scored documents.
+
+    Its bits are those of the labels' shares in the train split, each label counted once more than
+    it occurs, so that a label which only the test split has is not infinitely surprising.
+    """
+    truth, kinds, trained = label_ids(scores, labels), len(labels), Counter(train)
+    shares = np.array([1 + trained[label] for label in labels], np.float64)
+    shares /= shares.sum()
+    said = int(shares.argmax())
+    counts = np.bincount(truth, minlength=kinds)
+    always = np.zeros(kinds, np.int64)
+    always[said] = len(truth)
+    hits = np.where(np.arange(kinds) == said, counts, 0)
+    return Baseline(
+        label=labels[said],
+        accuracy=float(counts[said] / len(truth)),
+        macro_f1=macro_averages(hits, counts, always)["macro_f1"],
+        bits=float(-np.log2(shares[truth]).mean()),
+    )
+
+
+def draw(trained: Trained, folds: Folds, test: Interval, report: Path, head: Head) -> list[Path]:
     """The run's plots, as PNG files in `report`."""
-    final = trained.folder / trained.journal
+    final, unit = trained.folder / trained.journal, USES[head].unit
     others = [path for path in sorted(trained.folder.rglob("journal.jsonl")) if path != final]
     drawn = [
-        plots.learning_curve(final, others, report / "learning_curve.png"),
-        plots.folds(folds, test, report / "folds.png"),
+        plots.learning_curve(final, others, report / "learning_curve.png", unit),
+        plots.folds(folds, test, report / "folds.png", unit),
     ]
     trials = trained.folder / "trials.json"
     if trials.exists():
-        drawn.append(plots.trials(json.loads(trials.read_text()), report / "trials.png"))
+        drawn.append(plots.trials(json.loads(trials.read_text()), report / "trials.png", unit))
     return drawn
+
+
+def draw_classes(scores: Scores, labels: tuple[str, ...], report: Path) -> list[Path]:
+    """A classifier's confusion matrix and reliability diagram; of a language model nothing."""
+    if scores.probabilities is None:
+        return []
+    truth, said = label_ids(scores, labels), scores.probabilities.argmax(1)
+    counts = np.zeros((len(labels), len(labels)), np.int64)
+    np.add.at(counts, (truth, said), 1)
+    return [
+        plots.confusion(counts, labels, report / "confusion.png"),
+        plots.reliability(scores.probabilities.max(1), said == truth, report / "reliability.png"),
+    ]
 
 
 @task(name=Report.stage, task_run_name="evaluate on the test split")
 def evaluate_model(
     trained: Trained, folds: Folds, splits: Splits, documents_limit_seconds: float | None = None
 ) -> Report:
-    """Bits per byte on the test split with a 95 % interval over documents, samples and plots.
+    """Bits per byte or label on the test split with a 95 % interval over documents, samples and plots.
 
     With `documents_limit_seconds`, only a seeded random sample of the test documents, as large as
     can be scored in that time; the report counts both. Scores per document go to
@@ -238,11 +183,18 @@ def evaluate_model(
 
 
 def describe_score(report: Report) -> str:
-    """One sentence: the score, its interval, and what it was taken on."""
+    """One sentence: the score, its interval, what it was taken on, and how a classifier does by it."""
     of = f" of {report.split_documents:,}, a seeded sample" * (report.test_documents < report.split_documents)
-    return (
-        f"{report.bits_per_byte:.4f} bits per byte (95 % {report.low:.4f} to {report.high:.4f}, over "
+    score = (
+        f"{report.bits:.4f} {USES[report.head].unit} (95 % {report.low:.4f} to {report.high:.4f}, over "
         f"{report.interval_covers}) on {report.test_documents:,} test documents{of}"
+    )
+    if "accuracy" not in report.metrics or report.baseline is None:
+        return score
+    value, low, high = report.metrics["accuracy"]
+    return (
+        f"accuracy {value:.1%} (95 % {low:.1%} to {high:.1%}; always saying {report.baseline.label!r}: "
+        f"{report.baseline.accuracy:.1%}), {score}"
     )
 
 
@@ -254,8 +206,3 @@ def picture_book(report: Report) -> str:
         parts.append(f"![{Path(plot).stem}](data:image/png;base64,{image})")
     parts += show_samples(report)
     return "\n\n".join(parts)
-
-
-def show_samples(report: Report) -> list[str]:
-    """Each sample as a fenced block: the prompt, a mark, the completion."""
-    return [f"~~~~text\n{prompt}\u2506{completion}\n~~~~" for prompt, completion in report.samples]

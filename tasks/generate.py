@@ -3,16 +3,19 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+import transformers
 from tokenizers.decoders import DecodeStream
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from tasks import home, tracking
 from tasks.artifacts import InputError, content_key, stored, storing
+from tasks.heads import USES, head_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 # What may be downloaded and opened: none of it can hold code that runs on loading.
 SAFE_FILES = {".safetensors", ".json", ".txt", ".md", ".jinja"}
 SMALL_PARAMETERS = 30_000_000  # by eye
+MOST_CONTEXT = 65_536  # tokens, where neither model nor tokenizer states any
 
 
 def load(
@@ -28,15 +32,31 @@ def load(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model and tokenizer of a Hugging Face folder: safetensors only, and none of the folder's own code.
 
-    Raises OSError or ValueError where the folder holds no such model.
+    The model has the head that it was saved with. Raises OSError or ValueError where the folder
+    holds no such model.
     """
     logging.disable_progress_bar()
     local = {"trust_remote_code": False, "local_files_only": True}
-    model = AutoModelForCausalLM.from_pretrained(
+    use = USES[head_of(AutoConfig.from_pretrained(model_folder, **local))]
+    model = getattr(transformers, use.auto_class).from_pretrained(
         model_folder, use_safetensors=True, attn_implementation="eager", dtype=torch.float32, **local
     )
     tokenizer = AutoTokenizer.from_pretrained(model_folder, **local)
     return model.to(device or best_device()).eval(), tokenizer
+
+
+def start_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id that opens every document. Raises ValueError where the tokenizer has none."""
+    for found in (tokenizer.bos_token_id, tokenizer.cls_token_id):
+        if found is not None:
+            return int(found)
+    raise ValueError("the tokenizer has no start token")
+
+
+def context_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The most tokens that the model was made for at once; recurrent ones say it by their tokenizer alone."""
+    stated = getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length
+    return int(min(stated, MOST_CONTEXT))
 
 
 def best_device() -> torch.device:
@@ -56,8 +76,14 @@ def complete(
 
     Ends after `tokens` tokens, or where the model ends the document. Temperature 0 always takes the
     likeliest token. The prompt opens a document; of a long text only the last context counts.
+    Raises InputError for a model that does not write.
     """
     model, tokenizer = load(model_folder)
+    head = head_of(model.config)
+    if head != "causal":
+        raise InputError(
+            f"the model is {USES[head].article_noun} and does not write: use `shoestring {USES[head].command}`"
+        )
     return sample(model, tokenizer, prompt, tokens, temperature, top_k, seed)
 
 
@@ -72,14 +98,13 @@ def sample(
     seed: int | None = None,
 ) -> Iterator[str]:
     """As `complete`, with a loaded model; in fp32, as bf16 took twice as long a token on a CPU."""
-    context = int(model.config.max_position_embeddings)
-    ends = {tokenizer.bos_token_id, tokenizer.eos_token_id}
+    context = context_of(model, tokenizer)
+    ends = {start_token(tokenizer), tokenizer.eos_token_id}
+    memory = "cache_params" if "cache_params" in signature(model.forward).parameters else "past_key_values"
     dice = torch.Generator()
     dice.manual_seed(seed) if seed is not None else dice.seed()
-    ids = [
-        tokenizer.bos_token_id,
-        *tokenizer(prompt, add_special_tokens=False, split_special_tokens=True).input_ids,
-    ]
+    spelt = tokenizer(prompt, add_special_tokens=False, split_special_tokens=True).input_ids
+    ids = [start_token(tokenizer), *spelt]
     text = DecodeStream(ids=ids, skip_special_tokens=True)
     unread, cache, read = ids[-context:], None, 0
     with one_thread_if_small(model):
@@ -87,8 +112,8 @@ def sample(
             if read + len(unread) > context:  # positions end here: go on from the last half
                 unread, cache, read = ids[-(context // 2) :], None, 0
             inputs = torch.tensor([unread], device=model.device)
-            seen = model(input_ids=inputs, past_key_values=cache, use_cache=True)
-            cache, read = seen.past_key_values, read + len(unread)
+            seen = model(input_ids=inputs, use_cache=True, **{memory: cache})
+            cache, read = seen[memory], read + len(unread)
             token = choose(seen.logits[0, -1].float().cpu(), temperature, top_k, dice)
             if token in ends:
                 return
@@ -211,7 +236,7 @@ def _refuse_unsafe(named: str, files: list[str]) -> None:
 
 
 def export_model(folder: Path, reference: str | None = None) -> Path:
-    """Copies the model to `folder`, where `AutoModelForCausalLM.from_pretrained` finds all it needs.
+    """Copies the model to `folder`, where transformers finds all that it needs.
 
     Raises InputError where `folder` exists and is not empty.
     """
@@ -220,3 +245,9 @@ def export_model(folder: Path, reference: str | None = None) -> Path:
     source = resolve_model(reference)
     shutil.copytree(source, folder, dirs_exist_ok=True)
     return folder
+
+
+def describe_export(folder: Path) -> str:
+    """The folder, and the line that loads it."""
+    use = USES[head_of(AutoConfig.from_pretrained(folder, trust_remote_code=False))]
+    return f"{folder}\nLoads with transformers.{use.auto_class}.from_pretrained({str(folder)!r})"

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from tasks import home
 from tasks.artifacts import InputError
+from tasks.heads import USES
 from tasks.recipe import check_parameters, check_together, load_recipe
 from tasks.server import start_prefect_server
 from training.budget import parse_budget
@@ -158,7 +159,11 @@ def _mark_cancelled(run_id: UUID) -> None:
 
 
 def summary(run_id: str) -> dict[str, Any]:
-    """What came of a finished run, as one JSON object; `interval` is the 95 % one over documents."""
+    """What came of a finished run, as one JSON object; intervals are the 95 % ones over documents.
+
+    `metric` with `value` and `interval` is the number that decides, in bits per `unit`; `metrics`
+    holds the others as value, low, high, and `baseline` what a classifier must beat.
+    """
     folder = home.run_folder(run_id)
     plan, trained, report, registered = (
         json.loads((folder / f"{kind}.json").read_text())
@@ -172,9 +177,13 @@ def summary(run_id: str) -> dict[str, Any]:
         "model_version": registered["version"],
         "aliases": registered["aliases"],
         "objective": trained["objective"],
-        "metric": "test/bits_per_byte",
-        "value": report["bits_per_byte"],
+        "head": report["head"],
+        "metric": "test/bits",
+        "unit": report["unit"],
+        "value": report["bits"],
         "interval": [report["low"], report["high"]],
+        "metrics": report["metrics"],
+        "baseline": report["baseline"],
         "verdict": registered["verdict"],
         "folds": {"mean": report["folds"]["mean"], "scores": report["folds"]["scores"]},
         "budget_seconds": plan["clock"]["budget_seconds"],
@@ -227,17 +236,49 @@ def tell(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(found))
         return
-    low, high = found["interval"]
     share = found["training_seconds"] / found["budget_seconds"]
     lines = [
         "",
         f"{found['model_name']} version {found['model_version']}: {found['verdict']}",
-        f"  test      {found['value']:.4f} bits per byte (95 % over documents: {low:.4f} to {high:.4f})",
+        *scores(found),
         f"  model     {found['parameters']:,} parameters, {found['tokens_trained']:,} tokens trained",
         f"  time      {found['elapsed_seconds']:.0f} of {found['budget_seconds']:.0f} s; {share:.0%} in training steps",
         f"  evidence  {found['run_folder']}/report",
         "",
-        f"To see it write:                   {_myself()} generate 'def fibonacci('",
-        f"To look at runs and compare them:  {_myself()} ui",
+        *next_commands(found),
     ]
     print("\n".join(lines), file=sys.stdout)
+
+
+def scores(found: dict[str, Any]) -> list[str]:
+    """The test's figures as lines: a classifier's accuracy and F1 before its bits."""
+    low, high = found["interval"]
+    bits = f"{found['value']:.4f} {USES[found['head']].unit}"
+    if found["head"] != "classification":
+        return [f"  test      {bits} (95 % over documents: {low:.4f} to {high:.4f})"]
+    lines = []
+    for name, words in (("accuracy", "accuracy"), ("macro_f1", "macro F1")):
+        value, least, most = found["metrics"][name]
+        lines.append(
+            f"{words:<9} {value:.1%} (95 % over documents: {least:.1%} to {most:.1%}; "
+            f"always saying {found['baseline']['label']!r}: {found['baseline'][name]:.1%})"
+        )
+    lines.append(f"{bits} ({low:.4f} to {high:.4f}; by the labels' shares: {found['baseline']['bits']:.4f})")
+    return [f"  {'test' if number == 0 else '':<9} {line}" for number, line in enumerate(lines)]
+
+
+def next_commands(found: dict[str, Any]) -> list[str]:
+    """What a person would do next with such a model."""
+    uses = {
+        "causal": ("To see it write:", "generate 'def fibonacci('"),
+        "masked": ("To see it fill a gap:", "predict 'for i in [MASK](10):'"),
+        "classification": ("To have it label a text:", "predict 'def parse(text): ...'"),
+    }
+    why, command = uses[found["head"]]
+    which = (
+        "" if "champion" in found["aliases"] else f" --model {found['model_name']}/{found['model_version']}"
+    )
+    return [
+        f"{why:<34} {_myself()} {command}{which}",
+        f"{'To look at runs and compare them:':<34} {_myself()} ui",
+    ]

@@ -7,12 +7,20 @@ from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from tasks.artifacts import Folds
+from training.classification import BINS, calibration_bins
 from training.journal import Event, read_journal
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 # Okabe and Ito's palette, which the colour-blind tell apart: https://jfly.uni-koeln.de/color
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
@@ -40,10 +48,11 @@ STYLE = {
 }
 WIDTH_INCHES, DOTS_PER_INCH = 7.2, 144
 SMOOTHING = 0.95  # of the loss, by eye
+MOST_LABELS = 16  # that a confusion matrix can show with numbers
 
 
-def learning_curve(final: Path, others: Iterable[Path], out: Path) -> Path:
-    """Loss and validation bits per byte against training seconds, the final run over trials and folds."""
+def learning_curve(final: Path, others: Iterable[Path], out: Path, unit: str = "bits per byte") -> Path:
+    """Loss and the validation's `unit` against training seconds, the final run over trials and folds."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_INCHES, 3.6), layout="constrained")
         left, right = figure.subplots(1, 2)
@@ -58,8 +67,8 @@ def learning_curve(final: Path, others: Iterable[Path], out: Path) -> Path:
         seconds, scores = validations(events)
         right.plot(seconds, scores, color=ORANGE, marker="o", ms=4.5, zorder=3)
         label_end(right, seconds, scores, "{:.3f}", ORANGE)
-        left.set(title="Training loss, nats per token", xlabel="seconds of training")
-        right.set(title="Validation, bits per byte", xlabel="seconds of training")
+        left.set(title="Training loss, nats", xlabel="seconds of training")
+        right.set(title=f"Validation, {unit}", xlabel="seconds of training")
         for axes in (left, right):
             axes.set_xscale("log")  # trials are short, the final run is long
             axes.xaxis.set_major_formatter(lambda seconds, _: f"{seconds:g}")
@@ -79,13 +88,13 @@ def smooth_losses(events: Sequence[Event]) -> tuple[list[float], list[float]]:
 
 
 def validations(events: Sequence[Event]) -> tuple[list[float], list[float]]:
-    """Seconds and bits per byte of the validations."""
+    """Seconds and bits of the validations."""
     seen = [event for event in events if event["event"] == "validation"]
     return [float(event["seconds"]) for event in seen], [float(event["bits"]) for event in seen]
 
 
-def trials(found: Sequence[dict[str, Any]], out: Path) -> Path:
-    """Every trial's bits per byte in the order of trials, and the best so far."""
+def trials(found: Sequence[dict[str, Any]], out: Path, unit: str = "bits per byte") -> Path:
+    """Every trial's `unit` on validation in the order of trials, and the best so far."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_INCHES, 3.4), layout="constrained")
         axes = figure.subplots()
@@ -109,13 +118,13 @@ def trials(found: Sequence[dict[str, Any]], out: Path) -> Path:
             )
             label_end(axes, numbers, [*best, best[-1]], "{:.3f}", ORANGE)
             axes.legend(frameon=False, ncols=3, loc="upper right", borderaxespad=0, handletextpad=0.4)
-        axes.set(title="Trials, bits per byte on validation", xlabel="trial")
+        axes.set(title=f"Trials, {unit} on validation", xlabel="trial")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.margins(x=0.03, y=0.16)
         return save(figure, out)
 
 
-def folds(found: Folds, test: tuple[float, float, float], out: Path) -> Path:
+def folds(found: Folds, test: tuple[float, float, float], out: Path, unit: str = "bits per byte") -> Path:
     """The folds' scores with mean and interval, and under them the test score with its own."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_INCHES, 2.4), layout="constrained")
@@ -135,7 +144,57 @@ def folds(found: Folds, test: tuple[float, float, float], out: Path) -> Path:
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.margins(x=0.12)
-        axes.set_title("Bits per byte, lower is better")
+        axes.set_title(f"{unit.capitalize()}, lower is better")
+        return save(figure, out)
+
+
+def confusion(counts: Ints, labels: Sequence[str], out: Path) -> Path:
+    """How often each true label (row) was given each label (column), as shares of the row.
+
+    Of many labels the MOST_LABELS commonest are shown, and the title says so.
+    """
+    common = np.sort(np.argsort(-counts.sum(1), kind="stable")[:MOST_LABELS])
+    names = [label if len(label) <= 18 else f"{label[:17]}…" for label in (labels[n] for n in common)]
+    totals = np.maximum(1, counts.sum(1))[common]
+    shown = counts[np.ix_(common, common)]
+    shares = shown / totals[:, None]
+    side = min(WIDTH_INCHES, max(3.6, 0.42 * len(names) + 1.8))
+    with mpl.rc_context(STYLE | {"axes.grid": False}):
+        figure = Figure(figsize=(side, side), layout="constrained")
+        axes = figure.subplots()
+        axes.imshow(shares, cmap=LinearSegmentedColormap.from_list("blues", ["white", BLUE]), vmin=0, vmax=1)
+        for row, column in np.argwhere(shown > 0):
+            share = shares[row, column]
+            colour = "white" if share > 0.6 else INK
+            axes.text(column, row, f"{share:.0%}", ha="center", va="center", color=colour, size=8)
+        axes.set_xticks(range(len(names)), names, rotation=40, ha="right")
+        axes.set_yticks(range(len(names)), [f"{name} ({n:,})" for name, n in zip(names, totals, strict=True)])
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        left_out = f", the {len(names)} commonest of {len(labels)}" if len(names) < len(labels) else ""
+        axes.set(title=f"Said, of each true label{left_out}", xlabel="said", ylabel="true (documents)")
+        return save(figure, out)
+
+
+def reliability(confidence: Floats, right: Flags, out: Path) -> Path:
+    """How often a classifier is right against how sure it is, in the bins of its calibration error.
+
+    Areas of the points are the bins' shares of the documents; a calibrated classifier lies on the line.
+    """
+    bins = calibration_bins(confidence.astype(np.float32))
+    count = np.bincount(bins, minlength=BINS)
+    there = count > 0
+    sure = np.bincount(bins, confidence, BINS)[there] / count[there]
+    correct = np.bincount(bins, right, BINS)[there] / count[there]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH_INCHES / 2, 3.6), layout="constrained")
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=FAINT, lw=1.2, zorder=1)
+        axes.vlines(sure, sure, correct, color=ORANGE, lw=1.4, zorder=2)
+        axes.scatter(sure, correct, s=12 + 500 * count[there] / count.sum(), color=BLUE, alpha=0.8, zorder=3)
+        axes.set(
+            title="Reliability", xlabel="confidence", ylabel="share right", xlim=(0, 1.02), ylim=(0, 1.02)
+        )
         return save(figure, out)
 
 

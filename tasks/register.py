@@ -21,17 +21,22 @@ from tasks.artifacts import InputError, Registered, Report, Trained, content_key
 from tasks.card import write_card
 from tasks.gate import Verdict, judge
 from tasks.generate import load
+from tasks.heads import USES
 from tasks.telemetry import in_a_run, stage
 from tasks.tracking import MetricName
 from training.config import Section
+from training.model import Head
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.models import ModelSignature
 
 PARAMETER_LIMIT = 6000  # characters of a value, MLflow's
 TAG_LIMIT = 5000  # characters of a run's tag, MLflow's least
 LOGGED_MODEL_TAG = "shoestring.logged_model"
+UNIT_TAG = "shoestring.unit"  # of all bits of the run
+OBJECTIVE_TAG = "shoestring.objective"
 VERSIONS_TAG = "mlflow.modelVersions"  # what links MLflow's page of the model to its version
 REQUIREMENTS = ("torch", "transformers", "tokenizers", "safetensors")
 
@@ -67,7 +72,7 @@ def register(trained: Trained, report: Report, promotion: Promotion) -> Register
         verdict = judge(client, champion, trained, report, promotion.alpha or settings.alpha)
     write_card(trained, report, verdict, name)
     if mine is None:
-        mine = add_version(client, run, name, trained, verdict)
+        mine = add_version(client, run, name, trained, verdict, report.head)
     now = champion_of(client, name, settings.aliases.champion)
     if verdict.promoted and now and int(now.version) not in (verdict.champion_version, int(mine.version)):
         verdict = verdict.overtaken(int(now.version))
@@ -144,6 +149,8 @@ def log_evidence(client: "MlflowClient", run: str, trained: Trained, report: Rep
                 run, str(trained.folder / file), str(Path(file).parent) if "/" in file else None
             )
     client.log_artifacts(run, str(trained.folder / "report"), "report")
+    client.set_tag(run, UNIT_TAG, report.unit)
+    client.set_tag(run, OBJECTIVE_TAG, trained.objective)
 
 
 def settled(trained: Trained) -> dict[str, str]:
@@ -168,23 +175,28 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def figures(trained: Trained, report: Report) -> dict[str, float]:
-    """The run's single values under the names that every run uses."""
-    known = {
-        MetricName.TEST_BITS_PER_BYTE: report.bits_per_byte,
-        MetricName.TEST_LOW: report.low,
-        MetricName.TEST_HIGH: report.high,
-        MetricName.TEST_PERPLEXITY: report.perplexity,
+    """The run's single values under the names that every run uses; intervals as `_low` and `_high`."""
+    known: dict[str, float | None] = {
         MetricName.TEST_DOCUMENTS: report.test_documents,
         MetricName.MODEL_PARAMETERS: trained.parameters,
-        MetricName.FOLDS_BITS_PER_BYTE: report.folds.mean,
+        MetricName.FOLDS_BITS: report.folds.mean,
         MetricName.FOLDS_LOW: report.folds.low,
         MetricName.FOLDS_HIGH: report.folds.high,
     }
+    for name, interval in {"bits": (report.bits, report.low, report.high), **report.metrics}.items():
+        metric = MetricName(f"test/{name}")
+        known |= zip((metric, f"{metric}_low", f"{metric}_high"), interval, strict=True)
+    if report.baseline:
+        known |= {
+            MetricName.BASELINE_BITS: report.baseline.bits,
+            MetricName.BASELINE_ACCURACY: report.baseline.accuracy,
+            MetricName.BASELINE_MACRO_F1: report.baseline.macro_f1,
+        }
     return {name: float(value) for name, value in known.items() if value is not None}
 
 
 def add_version(
-    client: "MlflowClient", run: str, name: str, trained: Trained, verdict: Verdict
+    client: "MlflowClient", run: str, name: str, trained: Trained, verdict: Verdict, head: Head
 ) -> "ModelVersion":
     """Logs the model as one whole folder, then registers it.
 
@@ -193,11 +205,10 @@ def add_version(
     """
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
     from mlflow.exceptions import MlflowException
-    from mlflow.models import Model, ModelSignature
+    from mlflow.models import Model
     from mlflow.transformers import save_model
-    from mlflow.types import ColSpec, DataType, Schema
 
-    text = Schema([ColSpec(DataType.string)])
+    use = USES[head]
     weights, tokenizer = load(trained.model_folder)
     logged = client.create_logged_model(
         tracking.experiment_id(client), name=name, source_run_id=run, model_type=trained.objective
@@ -207,9 +218,9 @@ def add_version(
         save_model(
             {"model": weights, "tokenizer": tokenizer},
             str(folder),
-            task="text-generation",
+            task=use.pipeline,
             mlflow_model=Model(artifact_path=logged.artifact_location, run_id=run, model_id=logged.model_id),
-            signature=ModelSignature(inputs=text, outputs=text),
+            signature=_signature(head),
             pip_requirements=[f"{package}=={installed(package).split('+')[0]}" for package in REQUIREMENTS],
         )
         copytree(trained.model_folder, folder / "model", dirs_exist_ok=True)
@@ -229,6 +240,16 @@ def add_version(
         logged.model_id, {VERSIONS_TAG: json.dumps([{"name": name, "version": made.version}])}
     )
     return made
+
+
+def _signature(head: Head) -> "ModelSignature":
+    """Text to text, or, of a classifier, to a label and its probability; as MLflow's pipelines answer."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    text = [ColSpec("string")]
+    labels = [ColSpec("string", name="label"), ColSpec("double", name="score")]
+    return ModelSignature(inputs=Schema(text), outputs=Schema(labels if head == "classification" else text))
 
 
 def record_verdict(client: "MlflowClient", run: str, version: "ModelVersion", verdict: Verdict) -> None:

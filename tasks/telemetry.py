@@ -44,7 +44,7 @@ METRICS: dict[str, dict[str, str]] = {
         "utilisation": MetricName.TRAIN_UTILISATION,
         "memory_gb": MetricName.TRAIN_MEMORY,
     },
-    "validation": {"bits": MetricName.VALIDATION_BITS_PER_BYTE},
+    "validation": {"bits": MetricName.VALIDATION_BITS},
 }
 
 

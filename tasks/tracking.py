@@ -35,28 +35,38 @@ class MetricName(StrEnum):
     """The metric names of every run, trial and fold: one name, one meaning, so that runs compare.
 
     MLflow's charts make a section of what stands before the slash. Curves have training steps as
-    their step; the rest are single values.
+    their step; the rest are single values. What bits are of and per, the run's tag
+    `shoestring.unit` says. Every figure of a test has its 95 % interval beside it, under the same
+    name with `_low` and `_high`.
     """
 
-    TRAIN_LOSS = "train/loss_nats"  # per token
+    TRAIN_LOSS = "train/loss_nats"  # per prediction
     TRAIN_RATE = "train/rate"  # the schedule's factor on every learning rate, 0 to 1
     TRAIN_GRADIENT_NORM = "train/gradient_norm"
     TRAIN_TOKENS = "train/tokens"
     TRAIN_SPEED = "train/tokens_per_second"
     TRAIN_SECONDS = "train/seconds"  # core-seconds inside optimizer steps, divided by cores
-    TRAIN_UTILISATION = "train/utilisation"  # model FLOPs of the machine's measured matrix products
+    TRAIN_UTILISATION = "train/utilisation"  # model FLOPs, of the matmul peak measured here
     TRAIN_MEMORY = "train/memory_gb"
-    VALIDATION_BITS_PER_BYTE = "validation/bits_per_byte"
-    FOLDS_BITS_PER_BYTE = "folds/bits_per_byte"  # mean; at a fraction of the budget
-    FOLDS_LOW = "folds/bits_per_byte_low"
-    FOLDS_HIGH = "folds/bits_per_byte_high"
-    TEST_BITS_PER_BYTE = "test/bits_per_byte"
-    TEST_LOW = "test/bits_per_byte_low"
-    TEST_HIGH = "test/bits_per_byte_high"
+    VALIDATION_BITS = "validation/bits"
+    SCORE_BITS = "score/bits"  # of a trial or fold
+    FOLDS_BITS = "folds/bits"  # mean; at a fraction of the budget
+    FOLDS_LOW = "folds/bits_low"
+    FOLDS_HIGH = "folds/bits_high"
+    TEST_BITS = "test/bits"
     TEST_PERPLEXITY = "test/perplexity"  # per token
+    TEST_PSEUDO_PERPLEXITY = "test/pseudo_perplexity"  # per token, each from all the others
+    TEST_ACCURACY = "test/accuracy"
+    TEST_MACRO_PRECISION = "test/macro_precision"
+    TEST_MACRO_RECALL = "test/macro_recall"
+    TEST_MACRO_F1 = "test/macro_f1"
+    TEST_CALIBRATION_ERROR = "test/calibration_error"
     TEST_DOCUMENTS = "test/documents"
+    BASELINE_BITS = "baseline/bits"  # on the same documents, without reading them
+    BASELINE_ACCURACY = "baseline/accuracy"
+    BASELINE_MACRO_F1 = "baseline/macro_f1"
     MODEL_PARAMETERS = "model/parameters"
-    GATE_DIFFERENCE = "gate/bits_per_byte_difference"  # challenger - champion; negative is better
+    GATE_DIFFERENCE = "gate/bits_difference"  # challenger - champion; negative is better
 
 
 class Aliases(Section):

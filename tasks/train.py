@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from pathlib import Path
 from typing import ClassVar
 
 from prefect import task
@@ -12,9 +13,11 @@ from tasks.cluster import CPUS_EACH, POLL_SECONDS, ask_to_stop, release_pools, s
 from tasks.home import run_folder
 from tasks.plan import Plan
 from tasks.settle import scored_tokens
-from tasks.telemetry import Stage, Tail, stage
+from tasks.telemetry import Stage, Tail, log, stage
 from training.blueprint import Blueprint
 from training.budget import Wall
+from training.journal import Event
+from training.watch import OTHER
 from training.worker import GO, STOP, Assignment, Outcome, final_run
 
 FAILURES = 5  # deaths of workers that a final run survives
@@ -114,8 +117,10 @@ class FinalRun:
             for event in tail.new_events():
                 if event["event"] == "step":
                     loss = f"loss {event['loss']:.3f}"
+                elif event["event"] == "validation":
+                    score = f", {event['bits']:.3f} {self._assignment.blueprint.objective.unit} on validation"
                 else:
-                    score = f", {event['bits']:.3f} bits per byte on validation text"
+                    log.warning("%s", describe_event(event))
             shown.move((time.time() - began) / max(1.0, deadline - began), loss + score)
             if not alive:
                 break
@@ -125,6 +130,31 @@ class FinalRun:
         if self.outcome is None:
             raise RuntimeError(f"the final run ended without a result; see {self.folder / 'ray'}")
         return self.outcome
+
+
+CAUGHT = {
+    "skipped": "a step was left out",
+    "rolled_back": "the weights went back",
+    "accepted": "a new level was taken as good",
+    "halved": "half as much is taken at once from here on",
+    "stopped": "the training ended early",
+}
+
+
+def describe_event(event: Event) -> str:
+    """What was caught in a training, where, and why."""
+    return f"final run, step {event['step']:,}: {CAUGHT.get(event['event'], event['event'])}: {event.get('reason', '')}"
+
+
+def describe_weights(kept: str, folder: Path) -> str:
+    """Which weights became the model: those of the last step, an average or the best; and where the others lie."""
+    names = {
+        "last": "the last weights",
+        "average": "the average of the weights",
+        "best": "the best weights seen",
+    }
+    beside = f"; the others lie beside in {OTHER}" if (folder / OTHER).exists() else ""
+    return f"{names[kept]} kept{beside}"
 
 
 @task(
@@ -144,7 +174,8 @@ def train_final(blueprint: Blueprint, plan: Plan, tokens: Tokens) -> Trained:
         outcome = running.watch(shown, began, plan.final_deadline)
         summary = outcome.summary
         shown.result = (
-            f"{summary.tokens:,} tokens in {summary.steps:,} steps, {summary.parameters:,} parameters"
+            f"{summary.tokens:,} tokens in {summary.steps:,} steps, {summary.parameters:,} parameters, "
+            f"{describe_weights(summary.kept, running.folder)}"
         )
         return Trained(
             key=plan.key,
@@ -158,6 +189,7 @@ def train_final(blueprint: Blueprint, plan: Plan, tokens: Tokens) -> Trained:
             training_seconds=summary.training_seconds,
             final_seconds=time.time() - began,
             workers=plan.workers,
-            validation_bits_per_byte=summary.validation_bits,
+            kept=summary.kept,
+            validation_bits=summary.validation_bits,
             tokens=tokens,
         )

@@ -76,6 +76,16 @@ def fresh_home(tmp_path: Path) -> Iterator[Path]:
     _read_settings_again()
 
 
+@pytest.fixture(scope="module")
+def module_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty home for all tests of a module, with MLflow's database in it."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(home.HOME_VARIABLE, str(folder))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield folder
+
+
 @pytest.fixture
 def prefect_server(_session_server: str) -> Iterator[str]:
     """The address of a real Prefect server, one for the whole session; flows of this test run on it."""

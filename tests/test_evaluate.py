@@ -2,111 +2,179 @@
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tasks import home
-from tasks.artifacts import InputError, Report, Trained
-from tasks.evaluate import (
-    SAMPLE_TOKENS,
+from tasks.artifacts import InputError, Report
+from tasks.evaluate import describe_score, evaluate, picture_book
+from tasks.generate import load
+from tasks.samples import SAMPLE_TOKENS, opening
+from tasks.scores import (
     bootstrap,
-    describe_score,
     encode,
-    evaluate,
     held_out_documents,
     interval,
-    opening,
-    picture_book,
+    labels_of,
+    refuse_unfair,
     score_texts,
     score_within,
+    train_labels,
 )
-from tasks.generate import load
 from tests import tiny_run
-from training.metrics import bits, score_documents
+from tests.tiny_run import Work
+from training.classification import classification_metrics
+from training.metrics import bits, class_log_probabilities, score_documents
 
-
-@pytest.fixture(autouse=True, scope="module")
-def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(home.HOME_VARIABLE, str(folder))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield folder
+pytestmark = pytest.mark.usefixtures("module_home")
 
 
 @pytest.fixture(scope="module")
-def trained(own_home: Path) -> Trained:
-    return tiny_run.trained("judged", steps=30)
+def causal(module_home: Path) -> Work:
+    return tiny_run.judged("causal", steps=30)
 
 
 @pytest.fixture(scope="module")
-def report(trained: Trained) -> Report:
-    return evaluate(trained, tiny_run.NO_FOLDS, trained.tokens.splits)
+def masked(module_home: Path) -> Work:
+    return tiny_run.judged("masked", steps=30, head="masked")
 
 
-def test_the_score_is_that_of_all_test_documents(trained: Trained, report: Report) -> None:
+@pytest.fixture(scope="module")
+def classifier(module_home: Path) -> Work:
+    return tiny_run.judged("classifier", steps=12, head="classification")
+
+
+def test_the_score_is_that_of_all_test_documents(causal: Work) -> None:
+    trained, report = causal
     documents = held_out_documents(trained.tokens.splits)
     assert documents["id"].to_pylist() == [f"d{number}" for number in range(0, 24, 3)]
     texts = documents["text"].to_pylist()
     nats = score_texts(trained.model_folder, texts)
     size = sum(len(text.encode()) for text in texts)
-    assert report.bits_per_byte == pytest.approx(nats.sum() / size / math.log(2), rel=1e-3)
-    assert report.low < report.bits_per_byte < report.high
+    assert (report.head, report.unit) == ("causal", "bits per byte")
+    assert report.bits == pytest.approx(nats.sum() / size / math.log(2), rel=1e-3)
+    assert report.low < report.bits < report.high
     assert (report.test_documents, report.test_bytes, report.split_documents) == (8, size, 8)
     scores = pq.read_table(report.folder / "report" / "test_documents.parquet")
+    assert scores.column_names == ["id", "bytes", "weight", "tokens", "nats"]
     assert sorted(scores["id"].to_pylist()) == sorted(documents["id"].to_pylist())
-    assert math.log(report.perplexity) * sum(scores["tokens"].to_pylist()) == pytest.approx(
-        nats.sum(), rel=1e-3
-    )
+    value, low, high = report.metrics["perplexity"]
+    assert low < value < high
+    assert math.log(value) * sum(scores["tokens"].to_pylist()) == pytest.approx(nats.sum(), rel=1e-3)
 
 
-def test_training_shows_in_the_score(trained: Trained, report: Report, tmp_path: Path) -> None:
+def test_a_masked_model_is_judged_by_its_pseudo_likelihood(masked: Work) -> None:
+    trained, report = masked
     texts = held_out_documents(trained.tokens.splits)["text"].to_pylist()
-    untrained = score_texts(tiny_run.write_model(tmp_path), texts).sum()
-    assert report.bits_per_byte < 0.7 * bits(untrained, report.test_bytes)
+    assert (report.head, report.unit) == ("masked", "pseudo-bits per byte")
+    nats = score_texts(trained.model_folder, texts)
+    assert report.bits == pytest.approx(bits(nats.sum(), report.test_bytes), rel=1e-3)
+    value, low, high = report.metrics["pseudo_perplexity"]
+    assert low < value < high
+    assert "pseudo-bits per byte" in describe_score(report)
 
 
-def test_scores_in_fast_precision_are_those_in_full(trained: Trained) -> None:
-    texts = tiny_run.texts(20, seed=5)
+def test_a_classifier_is_judged_by_its_labels(classifier: Work) -> None:
+    trained, report = classifier
+    splits = trained.tokens.splits
+    documents = held_out_documents(splits, "classification")
     model, tokenizer = load(trained.model_folder)
+    log_chances = class_log_probabilities(model, encode(tokenizer, documents["text"].to_pylist()), 32)
+    truth = np.array([labels_of(model).index(label) for label in documents["label"].to_pylist()])
+    assert report.unit == "bits per label"
+    nats = -log_chances[np.arange(len(truth)), truth]
+    assert report.bits == pytest.approx(bits(nats.sum(), len(truth)), rel=0.05)  # bf16
+    expected = classification_metrics(np.exp(log_chances), truth)
+    assert {name: value for name, (value, _, _) in report.metrics.items()} == pytest.approx(
+        expected, abs=0.02
+    )
+    assert all(low <= value <= high for value, low, high in report.metrics.values())
+    scores = pq.read_table(report.folder / "report" / "test_documents.parquet")
+    columns = ["id", "bytes", "weight", "tokens", "nats", "label", "predicted", "probability"]
+    assert scores.column_names == columns
+    right = np.array(scores["label"].to_pylist()) == np.array(scores["predicted"].to_pylist())
+    assert right.mean() == report.metrics["accuracy"][0]
+    assert set(scores["weight"].to_pylist()) == {1}
+    assert {Path(plot).stem for plot in report.plots} >= {"confusion", "reliability"}
+
+
+def test_a_classifier_is_compared_with_saying_one_label_always(classifier: Work) -> None:
+    trained, report = classifier
+    said = train_labels(trained.tokens.splits)
+    common = max(set(said), key=said.count)
+    truth = held_out_documents(trained.tokens.splits, "classification")["label"].to_pylist()
+    assert report.baseline is not None
+    assert report.baseline.label == common == "loops"
+    assert report.baseline.accuracy == truth.count(common) / len(truth)
+    always = np.tile(np.eye(3)[tiny_run.LABELS.index(common)], (len(truth), 1))
+    ids = np.array([tiny_run.LABELS.index(label) for label in truth])
+    assert report.baseline.macro_f1 == pytest.approx(classification_metrics(always, ids)["macro_f1"])
+    assert 0.5 < report.baseline.bits < 3
+    assert f"always saying 'loops': {report.baseline.accuracy:.1%}" in describe_score(report)
+    assert any("always saying" in row["figure"] for row in report.rows())
+
+
+def test_documents_without_a_label_do_not_judge_a_classifier(module_home: Path) -> None:
+    splits = tiny_run.splits(count=25)  # the last, a test document, has none
+    assert len(held_out_documents(splits)) == len(held_out_documents(splits, "classification")) + 1
+
+
+@pytest.mark.parametrize("work", ["causal", "masked"])
+def test_training_shows_in_the_score(work: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    trained, report = request.getfixturevalue(work)
+    texts = held_out_documents(trained.tokens.splits)["text"].to_pylist()
+    untrained = score_texts(tiny_run.write_model(tmp_path, head=report.head), texts).sum()
+    assert report.bits < 0.8 * bits(untrained, report.test_bytes)
+
+
+def test_scores_in_fast_precision_are_those_in_full(causal: Work) -> None:
+    folder, texts = causal[0].model_folder, tiny_run.texts(20, seed=5)
+    model, tokenizer = load(folder)
     full = score_documents(model, encode(tokenizer, texts), 32)
-    np.testing.assert_allclose(score_texts(trained.model_folder, texts).sum(), full.sum(), rtol=2e-3)
+    np.testing.assert_allclose(score_texts(folder, texts).sum(), full.sum(), rtol=2e-3)
 
 
-def test_special_tokens_in_a_text_are_text(trained: Trained) -> None:
-    _, tokenizer = load(trained.model_folder)
+def test_special_tokens_in_a_text_are_text(causal: Work) -> None:
+    _, tokenizer = load(causal[0].model_folder)
     ids = encode(tokenizer, [f"a{tiny_run.START}b"])[0]
     assert ids.tolist().count(0) == 1
     assert tokenizer.decode(ids[1:]) == f"a{tiny_run.START}b"
     assert encode(tokenizer, []) == []
 
 
-def test_a_tokenizer_that_loses_text_is_refused(tmp_path: Path) -> None:
-    folder = tiny_run.write_model(tmp_path)
-    spelling = json.loads((folder / "tokenizer.json").read_text())
+def test_a_tokenizer_that_loses_text_is_compared_with_its_like_alone(tmp_path: Path) -> None:
+    ours, lossy = tiny_run.write_model(tmp_path / "ours"), tiny_run.write_model(tmp_path / "lossy")
+    spelling = json.loads((lossy / "tokenizer.json").read_text())
     spelling["normalizer"] = {"type": "Lowercase"}
-    (folder / "tokenizer.json").write_text(json.dumps(spelling))
-    with pytest.raises(ValueError, match="does not give back"):
-        score_texts(folder, ["UPPER"])
+    (lossy / "tokenizer.json").write_text(json.dumps(spelling))
+    refuse_unfair((ours, lossy), ["lower"])
+    refuse_unfair((lossy, lossy), ["UPPER"])
+    with pytest.raises(ValueError, match="lossy does not give back"):
+        refuse_unfair((ours, lossy), ["UPPER"])
 
 
-def test_a_time_limit_leaves_a_seeded_sample_which_is_stated(
-    trained: Trained, report: Report, tmp_path: Path
-) -> None:
+def test_a_label_that_the_model_does_not_know_is_said(classifier: Work) -> None:
+    folder = classifier[0].model_folder
+    with pytest.raises(ValueError, match="does not know the label 'poems'"):
+        score_texts(folder, ["def x"], ["poems"])
+    with pytest.raises(ValueError, match="have no labels"):
+        score_texts(folder, ["def x"])
+
+
+def test_a_time_limit_leaves_a_seeded_sample_which_is_stated(causal: Work, tmp_path: Path) -> None:
+    trained, report = causal
     model, tokenizer = load(trained.model_folder)
     documents = held_out_documents(tiny_run.splits(count=1200))
-    everything = score_within(model, tokenizer, documents)
+    everything = score_within(model, tokenizer, documents).documents
     shares: list[float] = []
-    sample = score_within(model, tokenizer, documents, limit_seconds=0.01, progress=shares.append)
+    sample = score_within(model, tokenizer, documents, limit_seconds=0.01, progress=shares.append).documents
     assert 0 < len(sample) < len(everything) == 400
     assert sample["id"].to_pylist() == everything["id"].to_pylist()[: len(sample)]
     np.testing.assert_allclose(sample["nats"], everything["nats"][: len(sample)], rtol=2e-2)
     assert 0 < shares[-1] < 1
-    assert len(score_within(model, tokenizer, documents, limit_seconds=600)) == 400
+    assert len(score_within(model, tokenizer, documents, limit_seconds=600).documents) == 400
     short = report.model_copy(update={"test_documents": 3})
     assert "on 3 test documents of 8, a seeded sample" in describe_score(short)
 
@@ -130,7 +198,8 @@ def test_the_bootstrap_is_a_ratio_of_sums_and_seeded() -> None:
     assert interval(np.array([math.log(2)]), np.array([1])) == (1.0, 1.0)
 
 
-def test_samples_and_plots_are_there_and_repeat(trained: Trained, report: Report) -> None:
+def test_samples_and_plots_are_there_and_repeat(causal: Work) -> None:
+    trained, report = causal
     assert len(report.samples) == 5
     assert all(prompt for prompt, _ in report.samples)
     texts = held_out_documents(trained.tokens.splits)["text"].to_pylist()
@@ -141,6 +210,22 @@ def test_samples_and_plots_are_there_and_repeat(trained: Trained, report: Report
     book = picture_book(report)
     assert book.count("data:image/png;base64,") == 3
     assert report == Report.model_validate_json(report.model_dump_json())
+
+
+def test_samples_of_a_masked_model_show_gaps_and_what_stood_there(masked: Work) -> None:
+    for passage, filled in masked[1].samples:
+        assert 1 <= passage.count("[MASK]") == filled.count("%") <= 4
+        assert tiny_run.MASK not in passage
+
+
+def test_samples_of_a_classifier_show_what_it_says_and_what_is_true(classifier: Work) -> None:
+    trained, report = classifier
+    documents = held_out_documents(trained.tokens.splits, "classification")
+    truth = dict(zip(documents["text"].to_pylist(), documents["label"].to_pylist(), strict=True))
+    for opened, said in report.samples:
+        (label,) = {label for text, label in truth.items() if text.startswith(opened)}
+        assert said.endswith(f"and it is {label}")
+    assert "\n\u2506 " in picture_book(report)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +242,8 @@ def test_prompts_end_at_a_line_or_word(text: str, prompt: str) -> None:
     assert opening(text) == prompt
 
 
-def test_an_empty_test_split_is_an_error(trained: Trained, own_home: Path) -> None:
-    empty = tiny_run.splits(count=0)
-    with pytest.raises(InputError, match="test split is empty"):
-        evaluate(trained, tiny_run.NO_FOLDS, empty)
+@pytest.mark.parametrize(("work", "what"), [("causal", "is empty,"), ("classifier", "is empty of labels")])
+def test_an_empty_test_split_is_an_error(work: str, what: str, request: pytest.FixtureRequest) -> None:
+    trained, _ = request.getfixturevalue(work)
+    with pytest.raises(InputError, match=f"test split {what}"):
+        evaluate(trained, tiny_run.NO_FOLDS, tiny_run.splits(count=0))

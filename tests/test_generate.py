@@ -1,42 +1,37 @@
 """Using models: the right one is found, none of its code runs, its text streams and repeats."""
 
+import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
+from transformers import Mamba2Config, Mamba2ForCausalLM
 
 from tasks import home, tracking
 from tasks.artifacts import InputError, Registered
-from tasks.evaluate import evaluate
-from tasks.generate import choose, complete, export_model, load, resolve_model, sample
+from tasks.generate import choose, complete, describe_export, export_model, load, resolve_model, sample
+from tasks.heads import USES
 from tasks.register import Promotion, register
 from tests import tiny_run
+from training.model import Head
+from training.objectives import Objective
 
-
-@pytest.fixture(autouse=True, scope="module")
-def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(home.HOME_VARIABLE, str(folder))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield folder
+pytestmark = pytest.mark.usefixtures("module_home")
 
 
 @pytest.fixture(scope="module")
-def registered(own_home: Path) -> Registered:
+def registered(module_home: Path) -> Registered:
     with pytest.raises(InputError, match="run `shoestring run` first"):
         resolve_model(None)
-    trained = tiny_run.trained("first", steps=10)
-    report = evaluate(trained, tiny_run.NO_FOLDS, trained.tokens.splits)
-    return register(trained, report, Promotion(name="words"))
+    return register(*tiny_run.judged("first", steps=10), Promotion(name="words"))
 
 
 @pytest.fixture(scope="module")
-def folder(own_home: Path) -> Path:
-    return tiny_run.write_model(own_home / "loose", steps=10)
+def folder(module_home: Path) -> Path:
+    return tiny_run.write_model(module_home / "loose", steps=10)
 
 
 def test_text_streams_and_repeats_by_seed(folder: Path) -> None:
@@ -57,6 +52,64 @@ def test_the_cache_changes_no_token(folder: Path) -> None:
     expected = tokenizer.decode([i for i in ids[prompt:] if i])
     got = "".join(sample(model, tokenizer, "for value in", tokens=30 - prompt, temperature=0))
     assert got[:12] == expected[:12]
+
+
+def test_a_recurrent_model_writes_with_its_memory(tmp_path: Path) -> None:
+    """Greedy text of a model without attention is what it says of the whole text each time."""
+    spelling = tiny_run.tokenizer()
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_heads": 4, "head_dim": 16, "state_size": 8}
+    config = Mamba2Config(
+        vocab_size=len(spelling),
+        n_groups=1,
+        chunk_size=8,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+        **sizes,
+    )
+    Mamba2ForCausalLM(config).save_pretrained(tmp_path)
+    spelling.save_pretrained(tmp_path)
+    model, tokenizer = load(tmp_path)
+    ids = [0, *tokenizer("def", add_special_tokens=False).input_ids]
+    prompt = len(ids)
+    with torch.inference_mode():
+        for _ in range(12):
+            ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+    expected = tokenizer.decode([i for i in ids[prompt:] if i > 1])
+    assert "".join(sample(model, tokenizer, "def", tokens=12, temperature=0))[:6] == expected[:6]
+
+
+@pytest.mark.parametrize("head", ["masked", "classification"])
+def test_a_model_that_does_not_write_says_what_to_do(head: Head, tmp_path: Path) -> None:
+    tiny_run.write_model(tmp_path, head=head)
+    with pytest.raises(InputError, match="and does not write: use `shoestring predict`"):
+        complete(tmp_path, "def")
+
+
+@pytest.mark.parametrize("head", ["causal", "masked", "classification"])
+def test_a_model_is_loaded_with_the_head_it_was_saved_with(head: Head, tmp_path: Path) -> None:
+    tiny_run.write_model(tmp_path, head=head)
+    model, _ = load(tmp_path)
+    (saved,) = model.config.architectures
+    assert type(model).__name__ == saved
+    assert USES[head].auto_class in describe_export(tmp_path)
+
+
+def test_a_folder_of_another_kind_is_refused(tmp_path: Path) -> None:
+    tiny_run.write_model(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for architectures in ([], None, ["NanoChatModel"]):
+        (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": architectures}))
+        with pytest.raises(ValueError, match="neither a language model nor a classifier"):
+            load(tmp_path)
+
+
+def test_words_for_heads_are_those_of_the_objectives() -> None:
+    objectives = get_args(get_args(Objective)[0])
+    assert {objective.head: objective.unit for objective in objectives} == {
+        head: use.unit for head, use in USES.items()
+    }
 
 
 def test_text_may_grow_beyond_the_context(folder: Path) -> None:

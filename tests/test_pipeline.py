@@ -81,7 +81,7 @@ def test_a_budget_becomes_a_registered_model_with_evidence(
     parent = client.get_run(registered.mlflow_run_id)
     assert parent.data.tags[tracking.FLOW_RUN_TAG] == run
     assert parent.info.status == "FINISHED"
-    assert parent.data.metrics["test/bits_per_byte"] == pytest.approx(found["value"])
+    assert parent.data.metrics["test/bits"] == pytest.approx(found["value"])
     children = client.search_runs(
         [parent.info.experiment_id], f"tags.`{tracking.PARENT_TAG}` = '{registered.mlflow_run_id}'"
     )

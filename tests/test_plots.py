@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.image import imread
 
@@ -49,6 +50,32 @@ def test_trials_with_and_without_values(tmp_path: Path) -> None:
         for found in ([], [pruned, pruned], full)
     ]
     assert len(set(pictures)) == 2  # without values there is nothing to see
+
+
+def test_the_objective_s_unit_stands_at_the_axes(tmp_path: Path) -> None:
+    path = journal(tmp_path / "final.jsonl", JOURNAL)
+    pictures = {
+        plots.learning_curve(path, [], tmp_path / "curve.png", unit).read_bytes()
+        for unit in ("bits per byte", "bits per label")
+    }
+    assert len(pictures) == 2
+
+
+@pytest.mark.parametrize("kinds", [2, 5, 40])
+def test_a_confusion_matrix_of_few_and_many_labels(tmp_path: Path, kinds: int) -> None:
+    counts = np.random.default_rng(0).integers(0, 9, (kinds, kinds)) + 20 * np.eye(kinds, dtype=np.int64)
+    counts[0] = 0  # a label that no document has
+    labels = [f"package.of.a.long.name.{number}" for number in range(kinds)]
+    drawn = plots.confusion(counts, labels, tmp_path / "confusion.png")
+    height, width, _ = imread(drawn).shape
+    assert max(height, width) <= 1.01 * plots.WIDTH_INCHES * plots.DOTS_PER_INCH
+
+
+def test_reliability_of_many_documents_and_of_one(tmp_path: Path) -> None:
+    sure = np.random.default_rng(0).uniform(0.5, 1, 500)
+    many = plots.reliability(sure, np.random.default_rng(1).uniform(size=500) < sure, tmp_path / "a.png")
+    one = plots.reliability(np.array([1.0]), np.array([True]), tmp_path / "b.png")
+    assert many.read_bytes() != one.read_bytes()
 
 
 def test_folds_or_why_there_are_none(tmp_path: Path) -> None:

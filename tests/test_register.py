@@ -1,53 +1,51 @@
 """Registering and the gate: the better model wins, the rest stay, and no kill leaves a broken champion."""
 
 import math
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pytest
+import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tasks import home, tracking
-from tasks.artifacts import Report, Trained
-from tasks.evaluate import evaluate
+from tasks import tracking
 from tasks.gate import Verdict, compare
 from tasks.generate import resolve_model
+from tasks.heads import USES
 from tasks.register import Promotion, flatten, register
 from tests import tiny_run
+from tests.tiny_run import Work
+from training.model import Head
 
-Work = tuple[Trained, Report]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One home for all; every test registers under a name of its own."""
-    folder = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(home.HOME_VARIABLE, str(folder))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield folder
-
-
-def finished(run_id: str, steps: int, seed: int = 0) -> Work:
-    trained = tiny_run.trained(run_id, steps, seed)
-    return trained, evaluate(trained, tiny_run.NO_FOLDS, trained.tokens.splits)
+pytestmark = pytest.mark.usefixtures("module_home")  # every test registers under a name of its own
 
 
 @pytest.fixture(scope="module")
-def untrained(own_home: Path) -> Work:
-    return finished("run-untrained", 0, seed=1)
+def untrained(module_home: Path) -> Work:
+    return tiny_run.judged("run-untrained", 0, seed=1)
 
 
 @pytest.fixture(scope="module")
-def weak(own_home: Path) -> Work:
-    return finished("run-weak", 5)
+def weak(module_home: Path) -> Work:
+    return tiny_run.judged("run-weak", 5)
 
 
 @pytest.fixture(scope="module")
-def good(own_home: Path) -> Work:
-    return finished("run-good", 30)
+def good(module_home: Path) -> Work:
+    return tiny_run.judged("run-good", 30)
+
+
+@pytest.fixture(scope="module")
+def masked(module_home: Path) -> Work:
+    return tiny_run.judged("run-masked", 30, head="masked")
+
+
+@pytest.fixture(scope="module")
+def classifier(module_home: Path) -> Work:
+    return tiny_run.judged("run-classifier", 5, head="classification")
 
 
 def champion(name: str) -> str:
@@ -71,10 +69,8 @@ def test_the_better_model_becomes_champion_and_the_worse_does_not(
     verdict = Verdict.from_tags(tags)
     assert verdict.difference is not None
     assert verdict.difference < 0
-    assert verdict.champion_bits_per_byte is not None
-    assert verdict.challenger_bits_per_byte - verdict.champion_bits_per_byte == pytest.approx(
-        verdict.difference
-    )
+    assert verdict.champion_bits is not None
+    assert verdict.challenger_bits - verdict.champion_bits == pytest.approx(verdict.difference)
     assert better.verdict == verdict.sentence == tags["shoestring.gate"]
 
 
@@ -87,7 +83,10 @@ def test_the_run_holds_all_evidence(weak: Work) -> None:
     assert run.data.tags["prefect.flow_run_id"] == "run-weak"
     assert run.data.params["learning.optimizer.rate"] == "0.04"
     assert run.data.params["plan.trials"] == "2"
-    assert run.data.metrics["test/bits_per_byte"] == report.bits_per_byte
+    assert run.data.metrics["test/bits"] == report.bits
+    assert run.data.metrics["test/bits_low"] == report.low
+    assert run.data.metrics["test/perplexity"] == report.metrics["perplexity"][0]
+    assert run.data.tags["shoestring.unit"] == "bits per byte"
     assert run.inputs.dataset_inputs[0].dataset.digest == trained.tokens.key
     files = {
         file.path
@@ -104,7 +103,7 @@ def test_the_run_holds_all_evidence(weak: Work) -> None:
     card = (resolve_model("my-words@champion") / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: transformers")
     for part in (
-        f"{report.bits_per_byte:.4f}",
+        f"{report.bits:.4f}",
         "tiny words",
         "champion, as the first",
         report.samples[0][0],
@@ -132,6 +131,82 @@ def test_the_registered_folder_is_one_whole_model(
     assert info.model_id == model_id
     requirements = (folder / "requirements.txt").read_text().split()
     assert all("==" in line and "+" not in line for line in requirements)
+
+
+@pytest.mark.parametrize("head", ["masked", "classification"])
+def test_other_heads_are_registered_as_what_they_are(
+    head: Head, masked: Work, classifier: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained, report = masked if head == "masked" else classifier
+    registered = register(trained, report, Promotion(name=head))
+    client = tracking.client()
+    run = client.get_run(registered.mlflow_run_id)
+    assert run.data.tags["shoestring.unit"] == report.unit
+    assert run.data.tags["shoestring.objective"] == trained.objective
+    for name, interval in report.metrics.items():
+        logged = [run.data.metrics[f"test/{name}{end}"] for end in ("", "_low", "_high")]
+        assert logged == pytest.approx(list(interval))
+    if report.baseline:
+        assert run.data.metrics["baseline/accuracy"] == report.baseline.accuracy
+    root = client.get_model_version_download_uri(registered.model_name, str(registered.version))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.tracking_uri())
+    folder = Path(mlflow.artifacts.download_artifacts(root))
+    info = mlflow.models.get_model_info(str(folder))
+    assert info.flavors["transformers"]["task"] == USES[head].pipeline
+    assert "code" not in info.flavors["transformers"] or info.flavors["transformers"]["code"] is None
+    auto_class = getattr(transformers, USES[head].auto_class)
+    assert auto_class.from_pretrained(folder / "model").config.architectures
+    card = (folder / "model" / "README.md").read_text()
+    assert f"pipeline_tag: {USES[head].pipeline}" in card
+    assert USES[head].auto_class in card
+    assert "shoestring predict" in card
+    assert f"{report.bits:.4f}" in card
+
+
+@pytest.mark.parametrize("head", ["causal", "masked", "classification"])
+def test_the_card_s_lines_run_as_they_stand(
+    head: Head, weak: Work, masked: Work, classifier: Work, tmp_path: Path
+) -> None:
+    trained, report = {"causal": weak, "masked": masked, "classification": classifier}[head]
+    registered = register(trained, report, Promotion(name=f"card-{head}"))
+    folder = resolve_model(f"{registered.model_name}@champion")
+    program = (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    program = program.replace("FOLDER", str(folder)).replace("max_new_tokens=100", "max_new_tokens=3")
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_a_classifier_is_gated_by_its_log_loss(classifier: Work) -> None:
+    register(*classifier, Promotion(name="tell"))
+    better = register(
+        *tiny_run.judged("run-better-classifier", 40, head="classification"), Promotion(name="tell")
+    )
+    assert "better than version 1" in better.verdict
+    assert better.aliases == ("challenger", "champion")
+    assert "bits per label" in better.verdict
+
+
+def test_a_champion_of_another_kind_cannot_be_compared(weak: Work, classifier: Work) -> None:
+    register(*weak, Promotion(name="kinds"))
+    second = register(*classifier, Promotion(name="kinds"))
+    assert second.aliases == ("challenger",)
+    assert "cannot be compared: it is a causal language model, and this a classifier" in second.verdict
+    assert "promotion.name" in second.verdict
+    assert champion("kinds") == "1"
+
+
+def test_a_champion_with_other_labels_cannot_be_compared(classifier: Work) -> None:
+    register(*classifier, Promotion(name="labels"))
+    root = tracking.client().get_model_version_download_uri("shoestring-labels", "1")
+    tiny_run.write_model(
+        Path(root.removeprefix("file://")) / "model",
+        head="classification",
+        labels=("loops", "objects", "poems"),
+    )
+    second = register(*tiny_run.judged("run-labels", 5, head="classification"), Promotion(name="labels"))
+    assert second.aliases == ("challenger",)
+    assert "it does not know 'values', and only it knows 'poems'" in second.verdict
 
 
 def test_a_champion_that_cannot_be_scored_stays_with_the_reason(weak: Work, good: Work) -> None:

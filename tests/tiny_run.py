@@ -8,14 +8,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import NanoChatConfig, NanoChatForCausalLM, PreTrainedTokenizerFast
+from torch import nn
+from transformers import (
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+    ModernBertForSequenceClassification,
+    NanoChatConfig,
+    NanoChatForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from tasks import home
-from tasks.artifacts import Corpus, Folds, Splits, Tokens, Trained, storing
+from tasks.artifacts import Corpus, Folds, Report, Splits, Tokens, Trained, storing
+from tasks.evaluate import evaluate
+from training.model import Head
 
 torch.set_num_threads(1)  # faster for tiny tensors, and steadier on a busy machine
 
-START = "<|start|>"
+START, MASK = "<|start|>", "<|mask|>"
 WORDS = [
     "def",
     "return",
@@ -31,9 +42,17 @@ WORDS = [
     "print",
     "None",
 ]
+LABELS = ("loops", "objects", "values")  # each has a word that the others have not
+SIGNS = {"loops": "while", "objects": "class", "values": "float"}
 NO_FOLDS = Folds(
     key="none", scores=(), mean=None, low=None, high=None, seconds_each=0, reason="too short a budget"
 )
+OBJECTIVES: dict[Head, str] = {
+    "causal": "causal_language_model",
+    "masked": "masked_language_model",
+    "classification": "sequence_classification",
+}
+Work = tuple[Trained, Report]
 
 
 def texts(count: int, seed: int = 0) -> list[str]:
@@ -42,14 +61,32 @@ def texts(count: int, seed: int = 0) -> list[str]:
     return [" ".join(dice.choices(WORDS, k=dice.randint(3, 60))) + "\n\u00e9\n" for _ in range(count)]
 
 
+def labelled(count: int, seed: int = 0) -> tuple[list[str], list[str]]:
+    """The same lines with a sign of their label somewhere near the start, and the labels; `loops` is commonest."""
+    dice = random.Random(seed + 1000)
+    labels = dice.choices(LABELS, weights=(2, 1, 1), k=count)
+    signed = []
+    for text, label in zip(texts(count, seed), labels, strict=True):
+        words = text.split(" ")
+        words.insert(dice.randint(0, min(3, len(words) - 1)), SIGNS[label])
+        signed.append(" ".join(words))
+    return signed, labels
+
+
 def splits(count: int = 24) -> Splits:
-    """A corpus and its sides in the store; every third document is a test document."""
-    written = texts(count)
+    """A corpus and its sides in the store, with labels but for one document; every third is a test document."""
+    written, labels = labelled(count)
     ids = [f"d{number}" for number in range(count)]
     sides = ["test" if number % 3 == 0 else "train" for number in range(count)]
     sizes = [len(text.encode()) for text in written]
+    columns = {
+        "id": ids,
+        "text": written,
+        "bytes": sizes,
+        "label": pa.array([*labels[:-1], *[None] * (count > 0)]),
+    }
     with storing("corpus", f"c{count}") as folder:
-        pq.write_table(pa.table({"id": ids, "text": written, "bytes": sizes}), folder / "documents.parquet")
+        pq.write_table(pa.table(columns), folder / "documents.parquet")
     with storing("splits", f"s{count}") as folder:
         pq.write_table(pa.table({"id": ids, "split": sides}), folder / "assignment.parquet")
     corpus = Corpus(
@@ -73,56 +110,93 @@ def splits(count: int = 24) -> Splits:
 
 
 def tokenizer(merges: int = 40) -> PreTrainedTokenizerFast:
-    """Byte-level BPE, learned from the tiny texts."""
+    """Byte-level BPE, learned from the tiny texts; id 0 opens documents, id 1 hides a token."""
     learned = Tokenizer(models.BPE())
     learned.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     learned.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=257 + merges, special_tokens=[START], initial_alphabet=alphabet, show_progress=False
+        vocab_size=258 + merges, special_tokens=[START, MASK], initial_alphabet=alphabet, show_progress=False
     )
-    learned.train_from_iterator(texts(50, seed=1), trainer)
+    learned.train_from_iterator(labelled(50, seed=1)[0], trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=learned, bos_token=START, eos_token=START, pad_token=START
+        tokenizer_object=learned, bos_token=START, eos_token=START, pad_token=START, mask_token=MASK
     )
 
 
-def write_model(folder: Path, steps: int = 0, seed: int = 0, context: int = 32, merges: int = 40) -> Path:
-    """A model of 2 layers by 32 after some steps on the tiny texts, as a Hugging Face folder."""
+def new_model(head: Head, vocabulary: int, context: int, labels: tuple[str, ...] = LABELS) -> PreTrainedModel:
+    """2 layers by 32 of the family that goes with the head."""
+    sizes = {
+        "vocab_size": vocabulary,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": context,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "pad_token_id": 0,
+    }
+    if head == "causal":
+        return NanoChatForCausalLM(NanoChatConfig(**sizes))
+    both_sides = sizes | {"cls_token_id": 0, "sep_token_id": 0, "classifier_pooling": "mean"}
+    if head == "masked":
+        return ModernBertForMaskedLM(ModernBertConfig(**both_sides))
+    names = dict(enumerate(labels))
+    return ModernBertForSequenceClassification(
+        ModernBertConfig(
+            **both_sides, id2label=names, label2id={name: number for number, name in names.items()}
+        )
+    )
+
+
+def write_model(
+    folder: Path,
+    steps: int = 0,
+    seed: int = 0,
+    context: int = 32,
+    merges: int = 40,
+    head: Head = "causal",
+    labels: tuple[str, ...] = LABELS,
+) -> Path:
+    """A tiny model after some steps on the tiny texts, as a Hugging Face folder."""
     spelling = tokenizer(merges)
     torch.manual_seed(seed)
-    config = NanoChatConfig(
-        vocab_size=len(spelling),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=context,
-        bos_token_id=0,
-        eos_token_id=0,
-        pad_token_id=0,
-    )
-    model = NanoChatForCausalLM(config)
+    model = new_model(head, len(spelling), context, labels)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    ids = torch.tensor(spelling("".join(texts(60, seed=2)), add_special_tokens=False).input_ids)
+    written, names = labelled(200, seed=2)
+    rows = [[0, *ids][:context] for ids in spelling(written, add_special_tokens=False).input_ids]
+    inputs = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+    there = nn.utils.rnn.pad_sequence([torch.ones(len(row)) for row in rows], batch_first=True).long()
+    truth = torch.tensor([LABELS.index(name) for name in names])
     for step in range(steps):
         torch.manual_seed(step)
-        starts = torch.randint(len(ids) - context, (8,))
-        batch = torch.stack(
-            [torch.cat([torch.tensor([0]), ids[at : at + context - 1]]) for at in starts.tolist()]
-        )
+        batch = torch.randint(len(rows), (16,))
+        given, said = inputs[batch], there[batch]
+        targets = given.masked_fill(said == 0, -100)
+        if head == "masked":
+            hidden = (torch.rand(given.shape) < 0.2) & (said == 1) & (given > 1)
+            targets, given = given.masked_fill(~hidden, -100), given.masked_fill(hidden, 1)
+        if head == "classification":
+            targets = truth[batch]
         optimizer.zero_grad()
-        model(input_ids=batch, labels=batch).loss.backward()
+        model(input_ids=given, attention_mask=said, labels=targets).loss.backward()
         optimizer.step()
     model.save_pretrained(folder)
     spelling.save_pretrained(folder)
     return folder
 
 
-def trained(run_id: str, steps: int = 0, seed: int = 0) -> Trained:
+def judged(run_id: str, steps: int = 0, seed: int = 0, head: Head = "causal") -> Work:
+    """A finished run and the report on its model."""
+    done = trained(run_id, steps, seed, head)
+    return done, evaluate(done, NO_FOLDS, done.tokens.splits)
+
+
+def trained(run_id: str, steps: int = 0, seed: int = 0, head: Head = "causal") -> Trained:
     """A finished run in its folder: model, journals, trials, blueprint, plan."""
     folder = home.run_folder(run_id)
-    write_model(folder / "final" / "model", steps, seed)
+    write_model(folder / "final" / "model", steps, seed, head=head)
     for path, length in (("final", 40), ("trials/0", 10)):
         (folder / path).mkdir(parents=True, exist_ok=True)
         events = []
@@ -148,7 +222,7 @@ def trained(run_id: str, steps: int = 0, seed: int = 0) -> Trained:
     tokens = Tokens(
         key="t",
         splits=splits(),
-        vocabulary=297,
+        vocabulary=298,
         tokens={"train": 900, "validation": 0, "test": 400},
         bytes_per_token=2.4,
     )
@@ -157,13 +231,14 @@ def trained(run_id: str, steps: int = 0, seed: int = 0) -> Trained:
         run_id=run_id,
         model="final/model",
         journal="final/journal.jsonl",
-        objective="causal_language_model",
+        objective=OBJECTIVES[head],
         parameters=30_000,
         steps=39,
         tokens_trained=9_000,
         training_seconds=8.0,
         final_seconds=9.0,
         workers=1,
-        validation_bits_per_byte=2.2,
+        kept="last",
+        validation_bits=2.2,
         tokens=tokens,
     )

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from training.parts import own_part
+
 
 class Average:
     """Exponential moving average whose memory grows with the training (Karras et al. 2024, section 3.1).
@@ -23,8 +25,9 @@ class Average:
     def update(self, step: int) -> None:
         """Takes the weights after `step` (from 1) in."""
         kept = (1 - 1 / step) ** (self._power + 1)
-        now = {name: p.detach() for name, p in self._model.named_parameters()}
-        torch._foreach_lerp_([self.weights[name] for name in now], list(now.values()), 1 - kept)
+        theirs = {name: own_part(p.detach()) for name, p in self._model.named_parameters()}
+        ours = [own_part(self.weights[name]) for name in theirs]  # a checkpoint keeps no order
+        torch._foreach_lerp_(ours, list(theirs.values()), 1 - kept)
 
 
 def power_of(width: float) -> float:

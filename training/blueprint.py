@@ -11,6 +11,7 @@ from training.config import Section, Tune
 from training.model import Model, Precision, Scratch, Shape
 from training.objectives import CausalLanguageModel, Facts, Objective
 from training.optimizers import Muon, Optimizer
+from training.parallel import DDP, Strategy
 from training.schedules import Schedule, WarmupStableDecay
 
 Attention = Literal["auto", "eager", "blockwise", "sdpa", "flex_attention", "flash_attention_2"]
@@ -96,6 +97,10 @@ class Learning(Section):
         default="auto",
         description="Compiling takes up to a minute, and then saves 0 to 13 % on a CPU, more on a GPU.",
     )
+    strategy: Strategy = Field(
+        default=DDP(),
+        description="How several workers share the final run. Trials and folds have a worker each, and are not shared.",
+    )
 
 
 class Blueprint(Section):
@@ -112,8 +117,12 @@ class Blueprint(Section):
     seed: int = 0
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits; a checkpoint of another blueprint, data or tokenizer is not resumed."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        """16 hexadecimal digits; a checkpoint of another blueprint, data or tokenizer is not resumed.
+
+        How many workers there are, and how they share the work, changes no result: it is not part of it.
+        """
+        told = self.model_dump_json(exclude={"learning": {"strategy"}})
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def settled(self) -> tuple[int, int]:
         """Context and tokens a step. Raises ValueError while they are left to the plan."""

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from training.optimizers import Optimizers
+from training.parts import gathered, part_of, parts_of
 from training.state import Position, State
 
 MANIFEST = "manifest.json"
@@ -22,17 +23,24 @@ NEEDED = {"model.safetensors", "optimizer.safetensors", "state.json"}
 KEPT = 2  # the newest may be damaged
 
 
-def save_checkpoint(folder: Path, position: Position, state: State) -> Path:
-    """Writes `folder/step-<n>` so that it is there whole or not at all; older ones go, but for KEPT."""
+def save_checkpoint(folder: Path, position: Position, state: State, writes: bool = True) -> Path:
+    """Writes `folder/step-<n>` so that it is there whole or not at all; older ones go, but for KEPT.
+
+    Ranks that hold parts of tensors must all call it, and one of them `writes`.
+    """
     final = folder / f"step-{position.step:08d}"
+    files = {"model": state.model.state_dict(), "optimizer": _optimizer_tensors(state.optimizers)}
+    files |= state.extras()
+    if not writes:
+        for tensors in files.values():
+            gathered(tensors, keep=False)
+        return final
     for unfinished in folder.glob(".step-*"):  # a kill left it
         shutil.rmtree(unfinished, ignore_errors=True)
     draft = folder / f".{final.name}-{os.getpid()}"
     draft.mkdir(parents=True)
-    _write(state.model.state_dict(), draft / "model.safetensors")
-    _write(_optimizer_tensors(state.optimizers), draft / "optimizer.safetensors")
-    for name, weights in state.extras().items():
-        _write(weights, draft / f"{name}.safetensors")
+    for name, tensors in files.items():
+        _write(tensors, draft / f"{name}.safetensors")
     (draft / "state.json").write_text(json.dumps({"position": asdict(position), "facts": state.facts()}))
     sums = {path.name: _sha256(path) for path in sorted(draft.iterdir())}
     (draft / MANIFEST).write_text(json.dumps(sums))
@@ -65,18 +73,21 @@ def newest_checkpoint(folder: Path, fingerprint: str) -> Path | None:
 
 def load_checkpoint(path: Path, state: State) -> Position:
     """Puts weights and everything else back, and says where the training was."""
-    state.model.load_state_dict(load_file(path / "model.safetensors"))
+    state.model.load_state_dict(parts_of(load_file(path / "model.safetensors"), state.model.state_dict()))
     tensors = load_file(path / "optimizer.safetensors")
     for number, optimizer in enumerate(state.optimizers):
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         found: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in tensors.items():
             owner, parameter, field = name.split(".", 2)
             if int(owner) == number:
-                found.setdefault(int(parameter), {})[field] = tensor
+                part = part_of(tensor, parameters[int(parameter)])
+                found.setdefault(int(parameter), {})[field] = part
         optimizer.load_state_dict({"state": found, "param_groups": optimizer.state_dict()["param_groups"]})
-    device = next(state.model.parameters()).device
+    named = dict(state.model.named_parameters())
+    device = next(iter(named.values())).device
     extras = {
-        name: load_file(path / f"{name}.safetensors", device=str(device))
+        name: parts_of(load_file(path / f"{name}.safetensors", device=str(device)), named)
         for name in ("average", "best")
         if (path / f"{name}.safetensors").exists()
     }
@@ -99,8 +110,9 @@ def _optimizer_tensors(optimizers: Optimizers) -> dict[str, torch.Tensor]:
 
 
 def _write(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Tensors that share memory, such as tied weights, are written one by one."""
-    save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, path)
+    """Tensors that share memory, such as tied weights, are written one by one; parts, put together."""
+    whole = gathered(tensors, keep=True)
+    save_file({name: tensor.contiguous().clone() for name, tensor in whole.items()}, path)
 
 
 def _verifies(path: Path) -> bool:

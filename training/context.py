@@ -70,11 +70,10 @@ class Context:
         return self.rank == 0 and self.stop_asked()
 
     def save(self, position: Position, state: State) -> None:
-        """Rank 0 writes a checkpoint; the journal reaches the disk first."""
-        if self.rank == 0:
-            if self._journal is not None:
-                self._journal.sync()
-            save_checkpoint(self.folder / "checkpoints", position, state)
+        """Rank 0 writes a checkpoint, of which all ranks may hold parts; the journal reaches the disk first."""
+        if self._journal is not None:
+            self._journal.sync()
+        save_checkpoint(self.folder / "checkpoints", position, state, writes=self.rank == 0)
 
     def restore(self, fingerprint: str, state: State) -> Position | None:
         """Goes back to the newest good checkpoint, and the journal with it; None where there is none."""

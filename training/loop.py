@@ -6,24 +6,23 @@ Shapes: B rows of a batch, T positions of the context.
 import resource
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from training.architectures import packs
 from training.averages import Average
-from training.blueprint import Blueprint, Learning
+from training.blueprint import Blueprint
 from training.budget import Clock, utilisation
 from training.context import Context
 from training.data import Slice
 from training.metrics import Precise
 from training.model import autocast, count_parameters, flops_per_token, narrow_residuals
 from training.objectives import Batch
+from training.parallel import Shared
 from training.state import Best, Position, State
 from training.watch import Watch, choose, look_at
 
@@ -62,8 +61,8 @@ def train(
             f"learning.packing is documents, but {model.config.model_type} looks beyond a document: use blocks"
         )
     narrow_residuals(model)
-    parallel = wrapped(model, learning, context)
-    optimizers = learning.optimizer.build(model)
+    shared = learning.strategy.share(model, context.rank, context.world_size, learning.compile == "on")
+    optimizers = shared.optimizers(learning.optimizer, exact=learning.precision == "fp32")
     full_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     feed = objective.feed(slice_, blueprint.facts())
     precise = autocast(device, learning.precision)
@@ -86,24 +85,24 @@ def train(
     looks = [look for look in watch.at if look > progress or look == 1.0] if watch else []
     losses, training_seconds, saved = list[float](), at.used_seconds, time.monotonic()
     # Three or more addends round by their order, and DDP settles on its own only after a first pass.
-    settling = context.world_size > 2
-    parallel.train()
+    settling = shared.shares > 2
+    shared.module.train()
     while progress < 1.0 and not stopped:
         started = time.perf_counter()
         length = full_length // 2 if progress < learning.short_context else full_length
-        rows = rows_of(feed.source.rows_in(batch_tokens, length), context.world_size)
-        batch = feed.batch(at.place, rows, length, context.rank, context.world_size)
-        dice = np.random.SeedSequence([blueprint.seed, at.step, context.rank])
+        rows = rows_of(feed.source.rows_in(batch_tokens, length), shared.shares)
+        batch = feed.batch(at.place, rows, length, shared.share, shared.shares)
+        dice = np.random.SeedSequence([blueprint.seed, at.step, shared.share])
         for _ in range(2 if settling else 1):
             model.zero_grad(set_to_none=True)
             torch.manual_seed(int(dice.generate_state(1, np.uint64)[0] >> 1))  # of dropout
-            loss = gradients(blueprint, parallel, state, batch, context, precise, length)
+            loss = gradients(blueprint, shared, state, batch, context, precise, length)
         settling = False
         for optimizer in optimizers:
             state.scaler.unscale_(optimizer)
         if learning.l1:
             pull_to_zero(model, learning.l1)
-        norm = float(nn.utils.clip_grad_norm_(model.parameters(), learning.gradient_norm))
+        norm = float(shared.clip(learning.gradient_norm))
         objection = state.guard.objection(loss, norm)
         factor = learning.schedule.rate(progress)
         for optimizer, rates in zip(optimizers, full_rates, strict=True):
@@ -179,22 +178,12 @@ def train(
         stopped=stopped,
         kept=kept,
     )
-    return summary, model
-
-
-def wrapped(model: PreTrainedModel, learning: Learning, context: Context) -> nn.Module:
-    """The model as the step calls it: compiled, and one of several."""
-    parallel: nn.Module = model
-    if learning.compile == "on":
-        parallel = torch.compile(parallel)  # type: ignore[assignment]
-    if context.world_size > 1:
-        parallel = DistributedDataParallel(parallel, gradient_as_bucket_view=True)
-    return parallel
+    return summary, shared.whole()
 
 
 def gradients(
     blueprint: Blueprint,
-    parallel: nn.Module,
+    shared: Shared,
     state: State,
     batch: Batch,
     context: Context,
@@ -207,7 +196,7 @@ def gradients(
     neither micro-batches nor ranks of unlike content count more. Where memory runs out, the
     micro-batch is halved, for good, and the step done again.
     """
-    (count,) = context.sums(batch.predicted())
+    count = context.sums(batch.predicted())[0] / shared.ranks_of_a_share
     own_rows = len(batch.targets)
     while True:
         rows = min(own_rows, context.micro_rows or own_rows, _wanted_rows(blueprint, length, own_rows))
@@ -215,12 +204,14 @@ def gradients(
             total = torch.zeros((), device=context.device)
             for start in range(0, own_rows, rows):
                 part = batch.part(slice(start, start + rows)).to(context.device)
-                with _waiting(parallel, last=start + rows >= own_rows), precise():
-                    loss = blueprint.objective.loss_sum(parallel, part, blueprint.learning.label_smoothing)
+                with shared.no_sync(last=start + rows >= own_rows), precise():
+                    loss = blueprint.objective.loss_sum(
+                        shared.module, part, blueprint.learning.label_smoothing
+                    )
                     loss = loss / max(1.0, count)
-                    state.scaler.scale(loss * context.world_size).backward()  # type: ignore[no-untyped-call]
+                    state.scaler.scale(loss * shared.shares).backward()  # type: ignore[no-untyped-call]
                 total += loss.detach()
-            return context.sums(float(total))[0]
+            return context.sums(float(total))[0] / shared.ranks_of_a_share
         except (torch.OutOfMemoryError, RuntimeError) as problem:
             if not is_out_of_memory(problem) or rows == 1:
                 raise
@@ -233,13 +224,6 @@ def gradients(
 def _wanted_rows(blueprint: Blueprint, length: int, rows: int) -> int:
     micro = blueprint.learning.micro_batch_tokens
     return max(1, micro // length) if micro else rows
-
-
-def _waiting(parallel: nn.Module, last: bool) -> AbstractContextManager[object]:
-    """Gradients are summed over ranks with the last micro-batch alone."""
-    if isinstance(parallel, DistributedDataParallel) and not last:
-        return parallel.no_sync()
-    return nullcontext()
 
 
 def is_out_of_memory(problem: BaseException) -> bool:

@@ -11,7 +11,8 @@ from training.blueprint import Blueprint
 from training.context import Context
 from training.data import Sample, Slice
 from training.metrics import Precise, bits
-from training.state import State
+from training.parts import gathered, is_cut
+from training.state import State, Weights
 
 OTHER = "other.safetensors"  # in a training's folder: the weights that were not chosen, average or last
 
@@ -52,14 +53,18 @@ def in_pieces(whole: Sample, length: int) -> Sample:
 def look_at(
     blueprint: Blueprint, model: nn.Module, watched: Sample, context: Context, precise: Precise
 ) -> float:
-    """Bits per unit of weight over the watched sample, shared among the ranks."""
-    mine = watched.share(context.rank, context.world_size)
+    """Bits per unit of weight over the watched sample, shared among the ranks.
+
+    Where every call of the model takes all ranks, as its weights are cut, each scores all of it.
+    """
+    together = is_cut(model)
+    mine = watched if together else watched.share(context.rank, context.world_size)
     nats = 0.0
     if mine.documents:
         length, mask_token = blueprint.settled()[0], blueprint.mask_token
         nats = float(blueprint.objective.score(model, mine, length, mask_token, precise).sum())
-    total, weight = context.sums(nats, float(mine.weights.sum()))
-    return bits(total, weight)
+    weight = float(mine.weights.sum())
+    return bits(*((nats, weight) if together else context.sums(nats, weight)))
 
 
 def choose(
@@ -79,7 +84,7 @@ def choose(
         put_into(state.model, state.best.weights)
         kept, score = "best", state.best.score
     if state.average and watched and score is not None:
-        other = {name: p.detach().clone() for name, p in state.model.named_parameters()}
+        other: Weights = {name: p.detach().clone() for name, p in state.model.named_parameters()}
         put_into(state.model, state.average.weights)
         averaged = look_at(blueprint, state.model, watched, context, precise)
         if averaged < score:
@@ -87,10 +92,9 @@ def choose(
         else:
             put_into(state.model, other)
             other = state.average.weights
-        if context.rank == 0:
-            save_file(
-                {name: tensor.contiguous().cpu() for name, tensor in other.items()}, context.folder / OTHER
-            )
+        other = gathered(other, keep=context.rank == 0)
+        if other:
+            save_file({name: tensor.contiguous() for name, tensor in other.items()}, context.folder / OTHER)
     return kept, score
 
 

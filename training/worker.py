@@ -102,7 +102,7 @@ def _carry_out(assignment: Assignment, rank: int, world_size: int, asked: Callab
     data = Slice(shards, "train", without_fold=assignment.without_fold)
     summary, model = train(blueprint, data, assignment.clock, context, watch)
     if assignment.keep_model and rank == 0 and not summary.stopped:
-        keep_model(model, assignment.shards, assignment.folder / "model")
+        keep_model(model, assignment.shards, assignment.folder / "model", blueprint.settled()[0])
     if assignment.without_fold is None or not assignment.held_out_tokens or summary.stopped:
         return Outcome(summary)
     held_out = Slice(shards, "train", only_fold=assignment.without_fold).texts()
@@ -126,12 +126,18 @@ def beginnings(whole: Sample, tokens: int) -> Sample:
     return Sample(cut, whole.labels, whole.weights * shares)
 
 
-def keep_model(model: torch.nn.Module, shards: Path, folder: Path) -> None:
-    """Writes the Hugging Face folder, weights and tokenizer, so that it is there whole or not at all."""
+def keep_model(model: torch.nn.Module, shards: Path, folder: Path, context: int) -> None:
+    """Writes the Hugging Face folder, weights and tokenizer, so that it is there whole or not at all.
+
+    The tokenizer says the context, too: configs of recurrent models do not.
+    """
     draft = folder.with_name(f".{folder.name}-{os.getpid()}")
     shutil.rmtree(draft, ignore_errors=True)
     model.save_pretrained(draft)  # type: ignore[operator]
     shutil.copytree(shards / "tokenizer", draft, dirs_exist_ok=True)
+    about = draft / "tokenizer_config.json"
+    if about.exists():
+        about.write_text(json.dumps({**json.loads(about.read_text()), "model_max_length": context}, indent=2))
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
 

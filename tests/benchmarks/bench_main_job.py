@@ -217,7 +217,7 @@ def quality(budget: str, pairs: Sequence[Pair]) -> list[Figure]:
     documents: the 95 % bootstrap. The worst seed's figure runs from the least to the greatest seed.
     Raises ValueError where the trainings were not scored on the same documents.
     """
-    from tasks.evaluate import interval  # imports prefect, which reads its home
+    from tasks.scores import interval  # imports prefect, which reads its home
 
     count = min(len(pair.ids) for pair in pairs)
     if len({pair.ids[:count] for pair in pairs}) > 1:

@@ -79,6 +79,17 @@ class Deadline(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = True
 
     @property
+    def progress(self) -> float:
+        """The share of the time that has passed; 0 before the start, 1 at the end."""
+        passed = time.monotonic() - self._began if self._began else 0.0
+        return min(1.0, passed / self._limit)
+
+    @property
+    def steps(self) -> int:
+        """Steps done."""
+        return len(self._times)
+
+    @property
     def seconds(self) -> float:
         """From the start to the end of the last step."""
         return self._times[-1] - self._began
