@@ -7,7 +7,6 @@ runs on a CPU, at a size for that: so the script is tested where there is no GPU
 import hashlib
 import json
 import sys
-import time
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 from transformers import PreTrainedModel
 
 from training.blueprint import Blueprint, Learning
-from training.budget import TokenCount
+from training.budget import TokenCount, matmul_peak_flops
 from training.context import Context
 from training.data import Shards, Slice
 from training.journal import read_journal
@@ -29,7 +28,6 @@ from training.objectives import model_inputs
 
 START = 0
 SLOW_STEPS = 3  # at first: kernels are chosen and compiled
-PEAK_MATRIX, PEAK_PRODUCTS, PEAK_ROUNDS = 8192, 20, 5
 Result = dict[str, Any]
 
 
@@ -110,19 +108,13 @@ def data(run: Run) -> Result:
 
 
 def peak(run: Run) -> Result:
-    """FLOPs a second of products of large bf16 matrices: the best round."""
-    size = PEAK_MATRIX if run.device == "cuda" else 256
-    left, right = torch.randn(2, size, size, device=run.device).bfloat16()
-    best = 0.0
-    for _ in range(PEAK_ROUNDS + 1):
-        wait(run.device)
-        began = time.perf_counter()
-        for _ in range(PEAK_PRODUCTS):
-            torch.mm(left, right)
-        wait(run.device)
-        best = max(best, 2 * size**3 * PEAK_PRODUCTS / (time.perf_counter() - began))
+    """FLOPs a second of products of large bf16 matrices."""
     name = torch.cuda.get_device_name() if run.device == "cuda" else "a CPU"
-    return {"device": name, "peak_flops": best, "torch": torch.__version__}
+    return {
+        "device": name,
+        "peak_flops": matmul_peak_flops(run.device, "bf16"),
+        "torch": torch.__version__,
+    }
 
 
 def training(run: Run) -> Result:
@@ -192,12 +184,6 @@ def digest(model: PreTrainedModel) -> str:
         sums.update(name.encode())
         sums.update(weight.detach().cpu().numpy().tobytes())
     return sums.hexdigest()
-
-
-def wait(device: str) -> None:
-    """Until the GPU has done all that it was told."""
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 KINDS = {"data": data, "peak": peak, "training": training, "apart": apart}

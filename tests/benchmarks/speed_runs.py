@@ -12,7 +12,7 @@ from transformers.utils import logging as transformers_logging
 from tests.benchmarks.byte_level_runs import CONTEXT, our_blueprint
 from tests.benchmarks.lanes import Go
 from training.blueprint import Blueprint
-from training.budget import Wall
+from training.budget import Wall, matmul_peak_flops
 from training.context import Context
 from training.data import Shards, Slice
 from training.journal import read_journal
@@ -21,7 +21,6 @@ from training.model import flops_per_token, has_fast_bf16
 from training.state import Position, State
 
 SETTLING = 0.25  # of the time; what is slow at first does not count
-MATRIX, PRODUCTS = 2048, 12  # of the peak's measurement
 
 
 @dataclass
@@ -39,16 +38,10 @@ class StallContext(Context):
         self.saves += 1
 
 
-def matmul_peak_flops() -> float:
-    """FLOPs a second of this process' best of some products of matrices: bf16 where that is fast, else fp32."""
-    dtype = torch.bfloat16 if has_fast_bf16(torch.device("cpu")) else torch.float32
-    left, right = torch.randn(2, MATRIX, MATRIX).to(dtype)
-    best = float("inf")
-    for _ in range(PRODUCTS):
-        began = time.perf_counter()
-        torch.mm(left, right)
-        best = min(best, time.perf_counter() - began)
-    return 2 * MATRIX**3 / best
+def peak_flops() -> float:
+    """FLOPs a second of large products of matrices on this process' cores: bf16 where that is fast, else fp32."""
+    device = torch.device("cpu")
+    return matmul_peak_flops(device, "bf16" if has_fast_bf16(device) else "fp32")
 
 
 def steady(blueprint: Blueprint) -> Blueprint:
@@ -82,7 +75,7 @@ def train_watched(
     data = Slice(Shards(Path(shards)), "train")
     blueprint = steady(our_blueprint(seed))
     go()
-    peak = matmul_peak_flops()
+    peak = peak_flops()
     began = time.perf_counter()
     _, model = train(blueprint, data, Wall(time.time() + seconds), context)
     took = time.perf_counter() - began
@@ -91,7 +84,7 @@ def train_watched(
     return {
         "tokens_per_second": settled_speed(place / "journal.jsonl") if rank == 0 else 0.0,
         "flops_per_token": flops_per_token(model, CONTEXT),
-        "peak_flops": max(peak, matmul_peak_flops()),
+        "peak_flops": max(peak, peak_flops()),
         "stalled_seconds": context.stalled,
         "saves": context.saves,
         "seconds": took,
