@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,11 +12,11 @@ import torch.distributed as dist
 from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 from torch.multiprocessing.spawn import spawn
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from tests.tiny_shards import tiny_blueprint, write_shards
 from training.blueprint import Blueprint
-from training.budget import TokenCount
+from training.budget import TokenCount, Wall
 from training.context import Context
 from training.data import Shards, Slice
 from training.journal import read_journal
@@ -23,7 +24,8 @@ from training.loop import Summary, train
 from training.model import Scratch
 from training.parallel import DDP, FSDP, Shared, Single, Strategy, TensorParallel
 from training.parts import gathered
-from training.watch import Watch
+from training.watch import Watch, look_at
+from training.worker import GO, Assignment, final_run
 
 STEP, STEPS = 256, 40  # tokens of a step, eight rows; and how many steps
 ADAMW = {"kind": "adamw"}
@@ -233,6 +235,54 @@ def test_muon_over_cut_matrices_warns_that_it_is_slow(two: Path) -> None:
 
     assert len(told("fsdp_muon")) == 1 == len(told("tensor_muon"))
     assert not told("fsdp_adamw") and not told("ddp_muon")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "tensor_parallel"])
+def test_ray_train_workers_leave_a_model_that_loads_anywhere(
+    strategy: str, shards: Path, tmp_path: Path
+) -> None:
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from tasks.cluster import start_ray, stop_ray
+
+    tokenizer = shards / "tokenizer"
+    tokenizer.mkdir(exist_ok=True)
+    assignment = Assignment(
+        folder=tmp_path / "final",
+        blueprint=blueprint_of({"kind": strategy}, MUON),
+        shards=shards,
+        clock=Wall(0.0),  # the go sets it
+        watched_tokens=1024,
+        checkpoint_seconds=0.5,
+        keep_model=True,
+    )
+    assignment.folder.mkdir()
+    (assignment.folder / GO).write_text(json.dumps({"deadline": 0.0}))  # late: the least seconds are left
+    start_ray()
+    try:
+        outcome = (
+            TorchTrainer(
+                final_run,
+                train_loop_config={"assignment": assignment},
+                scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 0.5}),
+                torch_config=TorchConfig(backend="gloo"),
+                run_config=RunConfig(name=strategy, storage_path=str(tmp_path / "ray")),
+            )
+            .fit()
+            .return_value
+        )
+    finally:
+        stop_ray()
+    assert outcome.summary.steps > 3
+    bits = outcome.summary.validation_bits
+    model = AutoModelForCausalLM.from_pretrained(assignment.folder / "model")
+    assert type(model).__name__ == "NanoChatForCausalLM" == model.config.architectures[0]
+    watch = Watch(Slice(Shards(shards), "validation"), tokens=1024)
+    sample = watch.sample(32, labelled=False)
+    found = look_at(assignment.blueprint, model, sample, Context(tmp_path / "look"), nullcontext)
+    assert found == pytest.approx(bits, rel=1e-4)
 
 
 @pytest.mark.parametrize("member", get_args(get_args(Strategy)[0]))
