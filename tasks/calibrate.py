@@ -11,7 +11,7 @@ from tasks.artifacts import InputError, Tokens
 from tasks.cluster import Pool, side_by_side
 from tasks.telemetry import Stage
 from training.attention import NAME as BLOCKWISE
-from training.blueprint import Attention, Blueprint, Learning
+from training.blueprint import Attention, Blueprint
 from training.budget import Wall
 from training.fittings import attention_for
 from training.journal import read_journal
@@ -19,6 +19,7 @@ from training.worker import Assignment
 
 DEPTHS_MEASURED = (2, 4, 6)
 ATTENTION_DEPTH = 4  # of a model whose depth is open; where the ways of attention are compared
+LEAST_BUDGET_SECONDS = 120.0  # in which they are compared; the comparison takes about 4
 SECONDS = 1.2  # each
 PATIENCE = (1, 5, 25)  # times so long, where building the model and the first step take longer
 
@@ -28,18 +29,14 @@ class Calibration(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     rates: dict[int, float]  # tokens/s of a worker, by depth
-    attention: dict[Attention, float] = {}  # tokens/s of a worker, by implementation; empty: not compared
+    attention: Attention  # to train with
+    attention_reason: str
     peak_flops: float | None = None  # of a worker's matrix products, all workers at once
 
-    def settle(self, learning: Learning) -> Learning:
-        """The learning with the fastest attention, where it is to be measured."""
-        if learning.attention != "auto":
-            return learning
-        fastest = max(self.attention, key=lambda one: self.attention[one], default="eager")
-        return learning.model_copy(update={"attention": fastest})
 
-
-def calibrate(base: Blueprint, tokens: Tokens, workers: Pool, folder: Path, shown: Stage) -> Calibration:
+def calibrate(
+    base: Blueprint, tokens: Tokens, workers: Pool, folder: Path, budget_seconds: float, shown: Stage
+) -> Calibration:
     """Tokens a second of one worker by depth, the fastest attention, and the peak of the hardware.
 
     `folder` is the run's; a resumed run finds there what it had measured.
@@ -52,29 +49,40 @@ def calibrate(base: Blueprint, tokens: Tokens, workers: Pool, folder: Path, show
     asked = base.model.settled_depth()
     first, depths = (ATTENTION_DEPTH, DEPTHS_MEASURED) if asked is None else (asked, (asked,))
     here = partial(_measured, base, tokens, workers, folder / "calibration")
-    ways = attentions(base, workers.device)
-    attention = {way: here(first, way) for way in ways} if len(ways) > 1 else {}
-    fastest = max(ways, key=lambda way: attention.get(way, 0.0))
-    rates = {first: attention[fastest]} if attention else {}
+    ways, reason = attentions(base, workers.device, budget_seconds)
+    speeds = {way: here(first, way) for way in ways} if len(ways) > 1 else {}
+    fastest = max(ways, key=lambda way: speeds.get(way, 0.0))
+    rates = {first: speeds[fastest]} if speeds else {}
     for number, depth in enumerate(depths):
         rates[depth] = rates.get(depth) or here(depth, fastest)
         shown.move((number + 1) / len(depths), f"depth {depth}: {rates[depth]:,.0f} tokens/s a worker")
-    ordered = {depth: rates[depth] for depth in depths}
-    found = Calibration(rates=ordered, attention=attention, peak_flops=peak_flops)
+    found = Calibration(
+        rates={depth: rates[depth] for depth in depths},
+        attention=fastest,
+        attention_reason=", ".join(f"{way} {speed:,.0f} tokens/s" for way, speed in speeds.items()) or reason,
+        peak_flops=peak_flops,
+    )
     path.write_text(found.model_dump_json())
     return found
 
 
-def attentions(base: Blueprint, device: str) -> tuple[Attention, ...]:
-    """The implementations to choose from; one, where it is given or the architecture leaves no choice."""
+def attentions(base: Blueprint, device: str, budget_seconds: float) -> tuple[tuple[Attention, ...], str]:
+    """The implementations to compare, the usual one first, and, where there is one only, why."""
     if base.learning.attention != "auto":
-        return (base.learning.attention,)
+        return (base.learning.attention,), "user"
     model = at_depth(base, base.model.settled_depth() or ATTENTION_DEPTH)
-    sketch = model.model.sketch(model.shape(device))
-    blocks = device == "cpu" and base.objective.head == "causal"
-    offered: dict[Attention, bool] = {"eager": True, BLOCKWISE: blocks, "sdpa": sketch._supports_sdpa}
+    shape = model.shape(device)
+    sketch = model.model.sketch(shape)
     config = sketch.config.get_text_config()
-    return tuple(way for way, there in offered.items() if there and attention_for(config, way) == way)
+    causal = device == "cpu" and base.objective.head == "causal"
+    offered: dict[Attention, bool] = {BLOCKWISE: causal, "eager": True, "sdpa": sketch._supports_sdpa}
+    ways = [way for way, there in offered.items() if there and attention_for(config, way) == way]
+    ways.sort(key=lambda way: way != shape.attention)
+    if len(ways) == 1:
+        return (ways[0],), "the only one for this model"
+    if budget_seconds < LEAST_BUDGET_SECONDS:
+        return (ways[0],), f"the usual here; measured from a budget of {LEAST_BUDGET_SECONDS:.0f} s on"
+    return tuple(ways), ""
 
 
 def at_depth(blueprint: Blueprint, depth: int) -> Blueprint:

@@ -176,9 +176,7 @@ def decide(
             f"give at least {used + reserve + 2 * RAY_TRAIN_SECONDS:.0f}s"
         )
     compiled, why = compile_or_not(base.learning.compile, compute.on_gpu(), times["final"])
-    learning = calibration.settle(base.learning).model_copy(update={"compile": compiled})
-    ways = ", ".join(f"{way} {rate:,.0f} tokens/s" for way, rate in calibration.attention.items())
-    user = "user" if base.learning.attention != "auto" else "the only one for this model"
+    learning = base.learning.model_copy(update={"compile": compiled, "attention": calibration.attention})
     law = "lowest expected loss for the time (Hoffmann et al. 2022)"
     given = "the checkpoint's" if base.model.kind == "pretrained" else "user"
     return Plan(
@@ -191,9 +189,9 @@ def decide(
         calibration=calibration,
         reasons={
             "depth": given if asked else law,
-            **(reasons or {}),
-            "attention": ways or user,
+            "attention": calibration.attention_reason,
             "compile": why,
+            **(reasons or {}),
         },
         tokens_per_second=rate,
         search_seconds=times["search"],
@@ -260,7 +258,7 @@ def plan_budget(
         )
         workers = pool(compute)
         depths = depths_that_fit(base, DEPTHS, workers.device, memory_bytes(compute, workers.size))
-        calibration = calibrate(base, tokens, workers, folder, shown)
+        calibration = calibrate(base, tokens, workers, folder, clock.budget_seconds, shown)
         if path.exists():  # a resumed run's checkpoints are of the blueprint that it had
             before = Plan.model_validate_json(path.read_text())
             base, reasons = before.blueprint, before.reasons

@@ -26,6 +26,7 @@ from tasks.outbox import Letter, Status
 from tasks.plan import Plan
 from tasks.settle import scored_tokens, uncompiled
 from tasks.telemetry import log, stage
+from tasks.tracking import MetricName
 from training.blueprint import Blueprint
 from training.budget import Wall
 from training.config import Section, Tune, tunable_fields, with_fields
@@ -132,7 +133,7 @@ def log_child(
             child=name,
             tags=tags,
             settings={key: str(value) for key, value in settings.items()},
-            scores={} if score is None else {"score/bits": score},
+            scores={} if score is None else {MetricName.SCORE_BITS: score},
             journal=str(journal.relative_to(folder)),
             status=status,
             started=events[0]["time"] if events else time.time(),

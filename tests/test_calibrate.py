@@ -5,32 +5,26 @@ from pathlib import Path
 import pytest
 
 from tasks.artifacts import InputError
-from tasks.calibrate import Calibration, attentions, calibrate
+from tasks.calibrate import attentions, calibrate
 from tasks.cluster import Compute, pool, release_pools, stop_ray
 from tasks.telemetry import stage
 from tests.test_plan import some_tokens
 from tests.tiny_shards import tiny_blueprint, write_shards
-from training.blueprint import Learning
 from training.model import Scratch
 from training.objectives import MaskedLanguageModel
 
 
-def test_an_architecture_without_attention_leaves_no_choice() -> None:
+def test_what_is_compared_depends_on_model_device_and_time() -> None:
     blueprint = tiny_blueprint()
-    assert attentions(blueprint, "cpu") == ("eager", "blockwise", "sdpa")
-    assert attentions(blueprint, "cuda") == ("eager", "sdpa")
+    assert attentions(blueprint, "cpu", 300)[0] == ("blockwise", "eager", "sdpa")
+    assert attentions(blueprint, "cuda", 300)[0] == ("sdpa", "eager")
     masked = {"model": Scratch(family="modernbert", depth=1), "objective": MaskedLanguageModel()}
-    assert attentions(blueprint.model_copy(update=masked), "cpu") == ("eager", "sdpa")
-    assert attentions(tiny_blueprint(attention="sdpa"), "cpu") == ("sdpa",)
+    assert attentions(blueprint.model_copy(update=masked), "cpu", 300)[0] == ("eager", "sdpa")
+    assert attentions(tiny_blueprint(attention="eager"), "cpu", 300) == (("eager",), "user")
     recurrent = blueprint.model_copy(update={"model": Scratch(family="mamba2", depth=1)})
-    assert attentions(recurrent, "cpu") == ("eager",)
-
-
-def test_the_faster_attention_is_taken() -> None:
-    measured = Calibration(rates={2: 1.0}, attention={"eager": 10.0, "sdpa": 20.0})
-    assert measured.settle(Learning()).attention == "sdpa"
-    assert measured.settle(Learning(attention="eager")).attention == "eager"
-    assert Calibration(rates={2: 1.0}).settle(Learning()).attention == "eager"
+    assert attentions(recurrent, "cpu", 300) == (("eager",), "the only one for this model")
+    hurried, reason = attentions(blueprint, "cpu", 60)
+    assert hurried == ("blockwise",) and "from a budget of 120 s" in reason
 
 
 @pytest.mark.timeout(120)
@@ -42,12 +36,12 @@ def test_real_workers_are_measured_once_and_a_cluster_says_how_many_it_has(
     try:
         with stage("Plan the budget") as shown:
             workers = pool(Compute(workers=1))
-            found = calibrate(tiny_blueprint(), tokens, workers, fresh_home, shown)
-            assert set(found.rates) == {1} and set(found.attention) == {"eager", "blockwise", "sdpa"}
-            assert found.rates[1] == max(found.attention.values()) > 0
+            found = calibrate(tiny_blueprint(), tokens, workers, fresh_home, 300, shown)
+            assert f"{found.attention} {found.rates[1]:,.0f} tokens/s" in found.attention_reason
+            assert found.attention_reason.count("tokens/s") == 3
             assert found.peak_flops is not None and found.peak_flops > 1e9
             release_pools()  # who asks again is told what was measured, without workers
-            assert calibrate(tiny_blueprint(), tokens, workers, fresh_home, shown) == found
+            assert calibrate(tiny_blueprint(), tokens, workers, fresh_home, 300, shown) == found
         monkeypatch.setenv("RAY_ADDRESS", "auto")
         with pytest.raises(InputError, match=r"the cluster at RAY_ADDRESS has \d+ cores: ask for at most"):
             Compute(workers=1000).count()

@@ -18,7 +18,7 @@ from training.model import Scratch
 from training.objectives import CausalLanguageModel, MaskedLanguageModel, SequenceClassification
 
 RATES = {2: 40_000.0, 4: 15_000.0, 6: 5_000.0}
-MEASURED = Calibration(rates=RATES, attention={"eager": 900.0, "sdpa": 1000.0}, peak_flops=5e11)
+MEASURED = Calibration(rates=RATES, attention="sdpa", attention_reason="twice as fast", peak_flops=5e11)
 
 
 def a_clock(seconds: float) -> Clock:
@@ -82,19 +82,21 @@ def test_every_choice_has_a_reason_and_what_the_user_set_is_kept() -> None:
     shown = {row["what"]: row for row in plan.rows()}
     assert shown["depth"]["reason"] == "user"
     assert shown["attention"]["value"] == plan.blueprint.learning.attention == "sdpa"
-    assert shown["attention"]["reason"] == "eager 900 tokens/s, sdpa 1,000 tokens/s"
+    assert shown["attention"]["reason"] == "twice as fast"
     assert shown["compile"]["value"] == plan.blueprint.learning.compile == "off"
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
 
 
-def test_what_the_user_set_is_neither_measured_nor_ruled() -> None:
-    mine = base().model_copy(update={"learning": base().learning.model_copy(update={"attention": "eager"})})
-    plan = decide(a_clock(300), some_tokens(), mine, Compute(), 2, Calibration(rates=RATES), 0.2)
-    assert (plan.blueprint.learning.attention, plan.reasons["attention"]) == ("eager", "user")
-    assert compile_or_not("on", on_gpu=False, seconds=1) == ("on", "user")
+def test_a_resumed_run_keeps_its_blueprint_and_the_reasons() -> None:
+    first = decide(a_clock(300), some_tokens(), base(), Compute(), 2, MEASURED, 0.2, reasons={"context": "x"})
+    again = decide(
+        a_clock(200), some_tokens(), first.blueprint, Compute(), 2, MEASURED, 0.2, reasons=first.reasons
+    )
+    assert (again.blueprint, again.reasons) == (first.blueprint, first.reasons)
 
 
 def test_compiling_pays_on_a_gpu_in_a_long_run_only() -> None:
+    assert compile_or_not("on", on_gpu=False, seconds=1) == ("on", "user")
     found = [compile_or_not("auto", gpu, seconds)[0] for gpu in (False, True) for seconds in (60, 3600)]
     assert found == ["off", "off", "off", "on"]
 
