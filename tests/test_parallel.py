@@ -22,6 +22,7 @@ from training.data import Shards, Slice
 from training.journal import read_journal
 from training.loop import Summary, train
 from training.model import Scratch
+from training.optimizers import LAMB
 from training.parallel import DDP, FSDP, Shared, Single, Strategy, TensorParallel
 from training.parts import gathered
 from training.watch import Watch, look_at
@@ -103,6 +104,8 @@ def _two(rank: int, folder: Path, shards: Path) -> None:
         if rank == 0:
             told = [str(warning.message) for warning in caught]
             (folder / name / "warnings.json").write_text(json.dumps(told))
+    with pytest.raises(ValueError, match=r"lamb wants .* learning.strategy to ddp"):
+        FSDP().share(perturbed("llama"), rank, 2).optimizers(LAMB())
     for strategy in ("fsdp", "tensor_parallel", "ddp"):
         summary = learn(relayed(strategy), shards, folder / "relay", rank, 2, steps=10)
         assert summary.stopped
@@ -168,11 +171,6 @@ def two(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> "Alone":
-    return Alone(tmp_path_factory.mktemp("alone"), shards)
-
-
 class Alone:
     """Single-process runs, each made once."""
 
@@ -186,6 +184,11 @@ class Alone:
         if not folder.exists():
             learn(single, self._shards, folder)
         return folder
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Alone:
+    return Alone(tmp_path_factory.mktemp("alone"), shards)
 
 
 def assert_equal_runs(one: Path, several: Path, relative: float) -> None:
@@ -247,8 +250,7 @@ def test_ray_train_workers_leave_a_model_that_loads_anywhere(
 
     from tasks.cluster import start_ray, stop_ray
 
-    tokenizer = shards / "tokenizer"
-    tokenizer.mkdir(exist_ok=True)
+    (shards / "tokenizer").mkdir(exist_ok=True)
     assignment = Assignment(
         folder=tmp_path / "final",
         blueprint=blueprint_of({"kind": strategy}, MUON),
@@ -279,8 +281,7 @@ def test_ray_train_workers_leave_a_model_that_loads_anywhere(
     bits = outcome.summary.validation_bits
     model = AutoModelForCausalLM.from_pretrained(assignment.folder / "model")
     assert type(model).__name__ == "NanoChatForCausalLM" == model.config.architectures[0]
-    watch = Watch(Slice(Shards(shards), "validation"), tokens=1024)
-    sample = watch.sample(32, labelled=False)
+    sample = Watch(Slice(Shards(shards), "validation"), tokens=1024).sample(32, labelled=False)
     found = look_at(assignment.blueprint, model, sample, Context(tmp_path / "look"), nullcontext)
     assert found == pytest.approx(bits, rel=1e-4)
 

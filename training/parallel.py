@@ -28,7 +28,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from training.config import AnyOf, Choice
-from training.optimizers import Optimizer, Optimizers
+from training.optimizers import LAMB, Optimizer, Optimizers
 from training.parts import gathered, is_cut, own_part, pieces_of
 
 
@@ -56,9 +56,14 @@ class Shared:
     def optimizers(self, optimizer: Optimizer, exact: bool = False) -> Optimizers:
         """The optimizers over this rank's parameters; warns where the strategy makes them slow.
 
-        If `exact`, none of them rounds below fp32.
+        If `exact`, none of them rounds below fp32. Raises ValueError where an optimizer cannot work on parts.
         """
         built, cut = optimizer.build(self.model), is_cut(self.model)
+        if cut and isinstance(optimizer, LAMB):
+            raise ValueError(
+                "lamb wants the norms of whole matrices, which this strategy cuts: set learning.optimizer to "
+                "adamw, or learning.strategy to ddp"
+            )
         for one in built:
             if isinstance(one, torch.optim.Muon) and (cut or exact):
                 mode = _WholeMatrices(exact)
