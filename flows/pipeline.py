@@ -49,7 +49,7 @@ def train_best_model(
     promotion: Promotion = Promotion(),
 ) -> Registered:
     """Trains the best model that the budget buys, and registers it with the evidence."""
-    check_together(source, objective, model, compute)
+    check_together(source, objective, model, learning, compute)
     clock = start_clock(budget, compute)
     corpus = publish(clean_corpus(source, cleaning))
     splits = publish(split_corpus(corpus, validation, objective))

@@ -45,7 +45,7 @@ def preview_plan(
     promotion: Promotion = Promotion(),
 ) -> Plan:
     """Cleans, tokenizes and measures, and says what the budget would be spent on."""
-    check_together(source, objective, model, compute)
+    check_together(source, objective, model, learning, compute)
     clock = start_clock(budget, compute)
     corpus = publish(clean_corpus(source, cleaning))
     splits = publish(split_corpus(corpus, validation, objective))

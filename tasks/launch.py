@@ -15,7 +15,7 @@ from uuid import UUID
 from tasks import home
 from tasks.artifacts import InputError
 from tasks.heads import USES
-from tasks.recipe import check_parameters, check_together, load_recipe
+from tasks.recipe import TOGETHER, check_parameters, check_together, load_recipe
 from tasks.server import start_prefect_server
 from training.budget import parse_budget
 from training.journal import read_journal
@@ -68,7 +68,7 @@ def execute(
 
         if request is not None:
             parameters = check_parameters(flow.fn, request)
-            check_together(*(parameters[name] for name in ("source", "objective", "model", "compute")))
+            check_together(*(parameters[name] for name in TOGETHER))
             server.wait()
             run = _new_run(flow, parameters)
         else:

@@ -15,11 +15,13 @@ from tasks.artifacts import InputError
 if TYPE_CHECKING:
     from tasks.cluster import Compute
     from tasks.source import Source
+    from training.blueprint import Learning
     from training.model import Model
     from training.objectives import Objective
 
 FOLDER = Path(__file__).resolve().parent.parent / "deployments" / "recipes"
 DEFAULT = "python-code"
+TOGETHER = ("source", "objective", "model", "learning", "compute")  # what `check_together` takes
 
 
 def recipe_path(name: str) -> Path:
@@ -105,25 +107,38 @@ def check_parameters(flow: Callable[..., Any], values: Mapping[str, Any]) -> dic
 
 
 @lru_cache(maxsize=1)  # the command line asks before the flow does
-def check_together(source: "Source", objective: "Objective", model: "Model", compute: "Compute") -> None:
+def check_together(
+    source: "Source", objective: "Objective", model: "Model", learning: "Learning", compute: "Compute"
+) -> None:
     """Looks whether the sections fit each other, the data's columns and the machine.
 
     Raises InputError, naming what fits.
     """
-    from training.architectures import check_head
+    from training.architectures import check_head, packs
     from training.model import Pretrained, Shape
     from training.pretrained import folder_of, read_config
 
     try:
         if isinstance(model, Pretrained):
-            check_head(read_config(folder_of(model.name, model.revision)).model_type, objective.head)
+            config = read_config(folder_of(model.name, model.revision))
+            check_head(config.model_type, objective.head)
         else:
             tiny = Shape(head=objective.head, vocabulary=512, context=64, labels=("a", "b"))
-            model.with_depth(model.settled_depth() or 1).config(tiny)
+            config = model.with_depth(model.settled_depth() or 1).config(tiny)
     except ValueError as problem:
         raise InputError(f"objective {objective.kind} and model: {problem}") from None
     source.check(labelled=objective.head == "classification")
-    compute.count()
+    try:
+        planned = isinstance(model, Pretrained) or model.settled_depth() is not None
+        learning.strategy.check(compute.count(), config if planned else None)
+    except ValueError as problem:
+        raise InputError(str(problem)) from None
+    if learning.packing == "documents" and not packs(config.model_type):
+        raise InputError(
+            f"learning.packing is documents, but {config.model_type} looks beyond a document: use blocks"
+        )
+    if learning.precision == "fp16" and not compute.on_gpu():
+        raise InputError("learning.precision is fp16, which is slow on a CPU: use auto, or a GPU")
 
 
 def _with_kind(value: Any, parameter: inspect.Parameter | None) -> Any:

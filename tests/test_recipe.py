@@ -4,7 +4,8 @@ import pytest
 
 from flows.pipeline import train_best_model
 from tasks.artifacts import InputError
-from tasks.recipe import check_parameters, check_together, headline, list_recipes, load_recipe
+from tasks.cluster import Compute
+from tasks.recipe import TOGETHER, check_parameters, check_together, headline, list_recipes, load_recipe
 from tasks.source import Files
 from training.model import Pretrained
 from training.optimizers import AdamW
@@ -69,7 +70,7 @@ def test_another_kind_drops_what_the_recipe_says_of_the_first() -> None:
 
 def together(name: str, settings: list[str]) -> None:
     parameters = check_parameters(train_best_model.fn, load_recipe(name, settings))
-    check_together(*(parameters[section] for section in ("source", "objective", "model", "compute")))
+    check_together(*(parameters[section] for section in TOGETHER))
 
 
 @pytest.mark.parametrize("name", ["python-code", "masked-text", "classify"])
@@ -85,6 +86,8 @@ def test_recipes_that_need_nothing_else_fit_together(name: str) -> None:
         ("classify", "model.family=nanochat", "no classification head"),
         ("classify", "model={kind: pretrained, name: ./nowhere}", "no folder ./nowhere"),
         ("classify", "compute.workers=999", "ask for at most"),
+        ("masked-text", "learning.packing=documents", "modernbert looks beyond a document"),
+        ("python-code", "learning={precision: fp16}", "fp16.*use auto"),
     ],
 )
 def test_sections_that_do_not_fit_are_refused_with_what_does(name: str, setting: str, hint: str) -> None:
@@ -115,3 +118,9 @@ def test_an_unknown_recipe_names_the_nearest() -> None:
 def test_a_setting_that_sets_nothing_is_refused(setting: str) -> None:
     with pytest.raises(InputError):
         check_parameters(train_best_model.fn, load_recipe("python-code", [setting]))
+
+
+@pytest.mark.skipif(Compute().count() < 2, reason="one worker is always a single one")
+def test_a_strategy_that_cannot_be_is_refused_before_any_compute() -> None:
+    with pytest.raises(InputError, match="strategy is single, but there are"):
+        together("python-code", ["learning.strategy.kind=single"])
