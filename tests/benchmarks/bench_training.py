@@ -8,6 +8,7 @@ each training of `quality`; `--seconds N` for each training.
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from tests.benchmarks.__main__ import Arguments
@@ -26,7 +27,7 @@ def main(arguments: Arguments) -> list[Figure]:
     figures = []
     for part in options.part:
         say(f"-- {part}")
-        figures += PARTS[part](options)
+        figures += [replace(figure, bench=f"training/{part}") for figure in PARTS[part](options)]
     return figures
 
 

@@ -1,5 +1,7 @@
 """Rewrites the README's tables, between `<!-- bench:NAME -->` and `<!-- end -->`, from the latest results.
 
+NAME is a benchmark, or a benchmark and its part: `training/quality`.
+
 `python -m tests.benchmarks.readme`. Quick results are not for readers.
 """
 
@@ -12,7 +14,7 @@ from typing import Any
 from tests.benchmarks.figures import RESULTS, short
 
 README = Path(__file__).parents[2] / "README.md"
-BLOCK = re.compile(r"(<!-- bench:(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- bench:([\w/]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def latest(results: Path, bench: str) -> list[dict[str, Any]]:
@@ -36,9 +38,9 @@ def table(lines: list[dict[str, Any]]) -> str:
     last = lines[-1]
     machine = last["machine"]
     source = f"{last['date'][:10]}, commit {last['commit']}, {machine['cores']} cores of {machine['cpu']}"
-    return "\n".join(
-        [*rows, "", f"<sub>{source}, {machine['memory_gb']} GB; `make bench BENCH={last['bench']}`</sub>"]
-    )
+    name, _, part = last["bench"].partition("/")
+    command = f"make bench BENCH={name}" + (f' ARGS="--part {part}"' if part else "")
+    return "\n".join([*rows, "", f"<sub>{source}, {machine['memory_gb']} GB; `{command}`</sub>"])
 
 
 def rewrite(text: str, results: Path = RESULTS) -> str:
