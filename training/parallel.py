@@ -28,6 +28,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from training.config import AnyOf, Choice
+from training.division import divide
 from training.optimizers import LAMB, Optimizer, Optimizers
 from training.parts import gathered, is_cut, own_part, pieces_of
 
@@ -75,6 +76,8 @@ class Shared:
                     "work of all; choose adamw, or the strategy ddp where the model fits one worker",
                     stacklevel=2,
                 )
+            if isinstance(one, torch.optim.Muon) and isinstance(self.module, DistributedDataParallel):
+                divide(one)
             if self.tensor_mesh is not None:
                 # torch fuses no list of whole tensors and parts, nor of parts from two meshes.
                 for group in one.param_groups:

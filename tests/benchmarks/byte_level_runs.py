@@ -16,10 +16,10 @@ from training.journal import read_journal
 from training.metrics import bits, score_documents
 from training.model import Scratch, width_of
 
-DEPTH, CONTEXT, BATCH_TOKENS = 3, 256, 2048  # of our own model; measured, see DECISIONS
+DEPTH, CONTEXT, BATCH_TOKENS = 3, 256, 2048  # of our own model; depth measured, see DECISIONS
 LOOKS = 36  # at most, evenly spread over the time
 EARLY = 1 / 3  # of the time, in which all looks are taken; after it every third
-TRAINER_RATE, TRAINER_DROPOUT, TRAINER_ROWS = 1e-3, 0.0, 8  # the best of some tried, see DECISIONS
+TRAINER_RATE, TRAINER_DROPOUT, TRAINER_ROWS = 1e-3, 0.0, 8  # nanoGPT's rate, 20 times the Trainer's own
 ALL_OF_IT = 1 << 40  # tokens
 
 

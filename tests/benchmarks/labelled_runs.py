@@ -23,7 +23,7 @@ from training.optimizers import AdamW, Muon
 CONTEXT = 128  # tokens; what is beyond is cut off, for all
 NEW = Scratch(family="modernbert", depth=3)  # both classifiers from scratch are this
 LOOKS = (0.2, 0.4, 0.6, 0.8, 1.0)
-TRAINER_RATES = {"scratch": 5e-4, "pretrained": 2e-4}  # the best of some tried, see DECISIONS
+TRAINER_RATES = {"scratch": 5e-4, "pretrained": 2e-4}  # by eye
 TRAINER_DROPOUT, TRAINER_ROWS, TRAINER_DECAY = 0.1, 32, 0.01
 
 

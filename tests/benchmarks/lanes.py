@@ -42,6 +42,7 @@ def run_in_lanes(jobs: Sequence[Job], threads: int) -> list[Result]:
     results: list[Result] = []
     for at in range(0, len(jobs), lanes):
         results += run_together(jobs[at : at + lanes], threads)
+        print(f"{len(results)} of {len(jobs)} trainings done", file=sys.stderr, flush=True)
     return results
 
 
