@@ -22,7 +22,7 @@ def _rank(rank: int, folder: Path) -> None:
             for matrix in matrices:
                 matrix.grad = torch.randn(matrix.shape, generator=dice)
             matrices[1].grad = None  # nothing flowed to it
-            muon.step()
+            muon.step()  # type: ignore[no-untyped-call]
         momenta = [muon.state[matrix]["momentum_buffer"] for matrix in matrices if muon.state[matrix]]
         found.append([*(matrix.detach() for matrix in matrices), *momenta])
     shares = shares_of(found[0][:5])

@@ -29,7 +29,7 @@ def divide(optimizer: torch.optim.Muon) -> None:
             whole = torch.cat([p.detach().flatten() for p in parameters])
             dist.broadcast(whole, src=owner)
             if owner != dist.get_rank():
-                parts = whole.split([p.numel() for p in parameters])
+                parts = torch.split(whole, [p.numel() for p in parameters])
                 for parameter, part in zip(parameters, parts, strict=True):
                     parameter.detach().copy_(part.view_as(parameter))
 
