@@ -9,8 +9,17 @@ from pathlib import Path
 HOME_VARIABLE = "SHOESTRING_HOME"
 STARTED_VARIABLE = "SHOESTRING_STARTED"  # set by the command line: Unix time when its process began
 
+# For processes that train on a CPU; the C library and OpenMP read them when a process starts.
+FOR_SPEED = {
+    "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads cost 65 % when the machine is busy
+    # glibc gives freed memory back at once, and each step pays to have it again: 10 to 60 % of its time; see DECISIONS
+    "MALLOC_ARENA_MAX": "1",  # what other arenas hold is given back whatever the next two say
+    "MALLOC_MMAP_THRESHOLD_": "33554432",  # the highest that all versions of glibc take
+    "MALLOC_TRIM_THRESHOLD_": "4294967296",
+}
+
 # Quiet, offline-friendly and small; whoever sets a variable beforehand keeps it.
-DEFAULTS = {
+DEFAULTS = FOR_SPEED | {
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
@@ -19,7 +28,6 @@ DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # by default, a server that is away holds a caller up for four minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 1.5 GB of workers that nothing here uses
-    "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads cost 65 % when the machine is busy
     "PREFECT_LOGGING_EXTRA_LOGGERS": "shoestring",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

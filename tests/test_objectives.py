@@ -58,7 +58,7 @@ def gradient_of(objective: object, batch: Batch, micro_rows: int, folder: Path) 
     state = State(model, [], torch.amp.GradScaler("cpu", enabled=False))
     blueprint = tiny_blueprint().model_copy(update={"objective": objective})
     context = Context(folder, micro_rows=micro_rows)
-    loss = gradients(blueprint, Shared(model, model), state, batch, context, torch.enable_grad, 32)
+    loss = gradients(blueprint, Shared(model, model), state, batch, context, torch.enable_grad, 32, 48)
     return loss, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 

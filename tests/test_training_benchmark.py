@@ -185,7 +185,7 @@ def test_without_a_gpu_its_script_says_so() -> None:
 FIGURES = {
     "quality": {"below transformers.Trainer, 4 s", "below nanoGPT, 4 s", "time until nanoGPT's 4-s loss"},
     "utilisation": {"model FLOP utilisation, 1 thread", "model FLOP utilisation, 2 workers"},
-    "scaling": {"2 workers against 1"},
+    "scaling": {"2 workers against 1, a batch each"},
     "checkpoint": {"stall, a checkpoint every 1 s"},
     "classify": {"from scratch, above transformers.Trainer"},
     "finetune": {"fine-tuned, above transformers.Trainer", "fine-tuned, above TF-IDF"},

@@ -69,6 +69,10 @@ class Context:
         """Whether somebody asked this training to end early."""
         return self.rank == 0 and self.stop_asked()
 
+    def is_due(self, saved: float) -> bool:
+        """Whether a checkpoint is to be written, the last one being of `saved`, by the monotonic clock."""
+        return self.checkpoint_seconds is not None and time.monotonic() - saved > self.checkpoint_seconds
+
     def save(self, position: Position, state: State) -> None:
         """Rank 0 writes a checkpoint, of which all ranks may hold parts; the journal reaches the disk first."""
         if self._journal is not None:
@@ -95,14 +99,6 @@ class Context:
         totals = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(totals)
         return [float(total) for total in totals]
-
-    def agree(self, progress: float, stop: bool) -> tuple[float, bool]:
-        """Rank 0's progress and verdict, on every rank."""
-        if self.world_size == 1:
-            return progress, stop
-        decision = torch.tensor([progress, float(stop)], dtype=torch.float64, device=self.device)
-        dist.broadcast(decision, src=0)
-        return float(decision[0]), bool(decision[1])
 
     def close(self) -> None:
         """Puts the journal on disk and lets it go."""

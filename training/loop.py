@@ -89,22 +89,31 @@ def train(
     shared.module.train()
     while progress < 1.0 and not stopped:
         started = time.perf_counter()
-        length = full_length // 2 if progress < learning.short_context else full_length
+        before, length = progress, full_length // 2 if progress < learning.short_context else full_length
         rows = rows_of(feed.source.rows_in(batch_tokens, length), shared.shares)
         batch = feed.batch(at.place, rows, length, shared.share, shared.shares)
-        dice = np.random.SeedSequence([blueprint.seed, at.step, shared.share])
+        place, taken = feed.source.moved(at.place, rows, length)
+        at = replace(at, step=at.step + 1, tokens=at.tokens + taken, place=place)
+        dice = np.random.SeedSequence([blueprint.seed, at.step - 1, shared.share])
         for _ in range(2 if settling else 1):
             model.zero_grad(set_to_none=True)
             torch.manual_seed(int(dice.generate_state(1, np.uint64)[0] >> 1))  # of dropout
-            loss = gradients(blueprint, shared, state, batch, context, precise, length)
+            nats = gradients(blueprint, shared, state, batch, context, precise, length, rows * length)
         settling = False
+        now = clock.progress(at.step, at.tokens, at.used_seconds + time.perf_counter() - started)
+        verdict = (now, context.should_stop(), context.is_due(saved)) if context.rank == 0 else (0, 0, 0)
+        # All that workers have to tell each other in a step: each such meeting waits for the slowest.
+        nats, predicted, progress, *asked = context.sums(nats, batch.predicted(), *verdict)
+        stopped, due = map(bool, asked)
+        loss, predicted = nats / max(1.0, predicted), predicted / shared.ranks_of_a_share
         for optimizer in optimizers:
             state.scaler.unscale_(optimizer)
+        weigh(model, rows * length / max(1.0, predicted))
         if learning.l1:
             pull_to_zero(model, learning.l1)
         norm = float(shared.clip(learning.gradient_norm))
         objection = state.guard.objection(loss, norm)
-        factor = learning.schedule.rate(progress)
+        factor = learning.schedule.rate(before)
         for optimizer, rates in zip(optimizers, full_rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
@@ -113,16 +122,11 @@ def train(
             optimizer.zero_grad(set_to_none=True)
         if state.scaler.is_enabled():
             state.scaler.update()
-        place, taken = feed.source.moved(at.place, rows, length)
-        at = replace(at, step=at.step + 1, tokens=at.tokens + taken, place=place)
         if state.average:
             state.average.update(at.step)
         seconds = time.perf_counter() - started
         training_seconds += seconds
         at = replace(at, used_seconds=at.used_seconds + seconds)
-        progress, stopped = context.agree(
-            clock.progress(at.step, at.tokens, at.used_seconds), context.should_stop()
-        )
         where = {"step": at.step, "tokens": at.tokens, "progress": progress, "seconds": at.used_seconds}
         context.record(
             {
@@ -160,11 +164,9 @@ def train(
             if state.best and state.best.look(score, model):
                 context.record({"event": "stopped", **where, "reason": "patience is at its end"})
                 progress = 1.0
-        if context.checkpoint_seconds is not None and progress < 1.0:
-            due = stopped or time.monotonic() - saved > context.checkpoint_seconds
-            if context.agree(progress, due)[1]:
-                context.save(at, state)
-                saved = time.monotonic()
+        if (due or (stopped and context.checkpoint_seconds is not None)) and progress < 1.0:
+            context.save(at, state)
+            saved = time.monotonic()
     kept, score = ("last", score) if stopped else choose(blueprint, state, watched, score, context, precise)
     context.close()
     tail = losses[-max(1, len(losses) // 10) :]
@@ -189,14 +191,14 @@ def gradients(
     context: Context,
     precise: Precise,
     length: int,
+    expected: int,
 ) -> float:
-    """Leaves the gradient of the global mean loss, and says that loss in nats a prediction.
+    """Leaves the gradient of the global loss, summed and divided by `expected`; returns this rank's sum in nats.
 
-    Losses are summed over predictions and divided once by their number in the global batch, so that
-    neither micro-batches nor ranks of unlike content count more. Where memory runs out, the
-    micro-batch is halved, for good, and the step done again.
+    To divide once, by a number that all ranks know, keeps micro-batches and ranks of unlike content from
+    counting more; `weigh` makes it the mean. Where memory runs out, the micro-batch is halved, for good,
+    and the step done again.
     """
-    count = context.sums(batch.predicted())[0] / shared.ranks_of_a_share
     own_rows = len(batch.targets)
     while True:
         rows = min(own_rows, context.micro_rows or own_rows, _wanted_rows(blueprint, length, own_rows))
@@ -208,10 +210,10 @@ def gradients(
                     loss = blueprint.objective.loss_sum(
                         shared.module, part, blueprint.learning.label_smoothing
                     )
-                    loss = loss / max(1.0, count)
-                    state.scaler.scale(loss * shared.shares).backward()  # type: ignore[no-untyped-call]
+                    scaled = state.scaler.scale(loss * (shared.shares / expected))
+                    scaled.backward()  # type: ignore[no-untyped-call]
                 total += loss.detach()
-            return context.sums(float(total))[0] / shared.ranks_of_a_share
+            return float(total)
         except (torch.OutOfMemoryError, RuntimeError) as problem:
             if not is_out_of_memory(problem) or rows == 1:
                 raise
@@ -229,6 +231,14 @@ def _wanted_rows(blueprint: Blueprint, length: int, rows: int) -> int:
 def is_out_of_memory(problem: BaseException) -> bool:
     """Whether memory ran out; on a CPU, torch has no type of its own for that."""
     return isinstance(problem, torch.OutOfMemoryError) or "can't allocate memory" in str(problem)
+
+
+def weigh(model: nn.Module, factor: float) -> None:
+    """Multiplies all gradients by this factor."""
+    if factor != 1.0:
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(factor)
 
 
 def pull_to_zero(model: nn.Module, weight: float) -> None:

@@ -192,7 +192,10 @@ class DDP(Choice):
         """The model, its gradients averaged while the backward pass goes on."""
         if world_size == 1:
             return Shared(model, _called(model, compiled))
-        module = DistributedDataParallel(_called(model, compiled), gradient_as_bucket_view=True)
+        # Buffers are tables that never change; to send them round would be one more wait a step.
+        module = DistributedDataParallel(
+            _called(model, compiled), gradient_as_bucket_view=True, forward_sync_buffers=False
+        )
         return Shared(model, module, world_size, rank)
 
 

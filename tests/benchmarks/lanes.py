@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from tasks.home import FOR_SPEED
+
 ROOT = Path(__file__).parents[2]
-NOT_PASSED = ("SHOESTRING_", "PREFECT_", "MLFLOW_", "RAY_", "OMP_", "MKL_")  # the machine's own set-up
+NOT_PASSED = ("SHOESTRING_", "PREFECT_", "MLFLOW_", "RAY_", "OMP_", "MKL_", "MALLOC_")  # the machine's own set-up
 Go = Callable[[], None]
 Result = dict[str, Any]
 
@@ -82,7 +84,7 @@ def _start(job: Job, lane: Sequence[int]) -> subprocess.Popen[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(NOT_PASSED)}
     environment |= {
         "OMP_NUM_THREADS": threads,
-        "OMP_WAIT_POLICY": "PASSIVE",
+        **FOR_SPEED,
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }

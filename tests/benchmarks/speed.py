@@ -5,7 +5,7 @@ medians over repeats, intervals from the least to the greatest.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -18,6 +18,8 @@ from tests.benchmarks.quality import over_seeds
 
 FUNCTION = "tests.benchmarks.speed_runs:train_watched"
 WORKERS = 2
+ALONE, TOGETHER, SHARING = "alone", "together", "sharing"
+WAYS = {ALONE: (1, 1), TOGETHER: (WORKERS, WORKERS), SHARING: (WORKERS, 1)}  # workers, batches of a step
 CHECKPOINT_SECONDS = 15.0  # as tasks/train.py has it
 Result = dict[str, Any]
 Say = Callable[[str], None]
@@ -40,10 +42,10 @@ def measure_utilisation(text: Path | None, seconds: float, repeats: int, say: Sa
     limits = ((">= 35", ">= 50"), (">= 30", ">= 50"))
     found = []
     with prepared(text) as place:
-        runs = both(place, seconds, repeats)
-        for number, (who, limit) in enumerate(zip(("1 thread", f"{WORKERS} workers"), limits, strict=True)):
-            shares = [utilisation(run[number]) for run in runs]
-            peaks = [sum(rank["peak_flops"] for rank in run[number]) / 1e9 for run in runs]
+        runs = compared(place, seconds, repeats, (ALONE, TOGETHER))
+        for way, who, limit in zip((ALONE, TOGETHER), ("1 thread", f"{WORKERS} workers"), limits, strict=True):
+            shares = [utilisation(run[way]) for run in runs]
+            peaks = [sum(rank["peak_flops"] for rank in run[way]) / 1e9 for run in runs]
             found.append(over_seeds(f"model FLOP utilisation, {who}", shares, "% of peak", *limit))
             found.append(over_seeds(f"matmul peak, {who}", peaks, "GFLOP/s"))
     say(f"{repeats} repeats of {seconds:.0f} s each")
@@ -57,38 +59,36 @@ def utilisation(ranks: list[Result]) -> float:
 
 
 def measure_scaling(text: Path | None, seconds: float, repeats: int, say: Say) -> list[Figure]:
-    """Tokens a second of two workers of one thread over those of one; the batch is the same, shared by two."""
+    """Tokens a second of two workers of one thread over those of one.
+
+    Once each has a batch as large as the one's, and once they share one of that size.
+    """
     with prepared(text) as place:
-        runs = both(place, seconds, repeats)
-    speeds = [[run[number][0]["tokens_per_second"] for run in runs] for number in range(2)]
-    say(f"tokens a second: 1 worker {speeds[0]}, {WORKERS} workers {speeds[1]}")
-    ratios = [two / one for one, two in zip(*speeds, strict=True)]
+        runs = compared(place, seconds, repeats, (ALONE, TOGETHER, SHARING))
+    speeds = {way: [run[way][0]["tokens_per_second"] for run in runs] for way in runs[0]}
+    say(f"tokens a second: {speeds}")
+    ratios = {way: [two / one for one, two in zip(speeds[ALONE], speeds[way], strict=True)] for way in speeds}
     return [
-        over_seeds("tokens a second, 1 worker", speeds[0], "tokens/s"),
-        over_seeds(f"{WORKERS} workers against 1", ratios, "times", ">= 1.7", ">= 1.9"),
+        over_seeds("tokens a second, 1 worker", speeds[ALONE], "tokens/s"),
+        over_seeds(f"{WORKERS} workers against 1, a batch each", ratios[TOGETHER], "times", ">= 1.7", ">= 1.9"),
+        over_seeds(f"{WORKERS} workers against 1, one batch shared", ratios[SHARING], "times"),
     ]
 
 
-def both(place: Path, seconds: float, repeats: int) -> list[tuple[list[Result], list[Result]]]:
-    """For each repeat what one worker did alone, and what each of two did together."""
+def compared(place: Path, seconds: float, repeats: int, ways: Sequence[str]) -> list[dict[str, list[Result]]]:
+    """For each repeat and way of working what every worker did, one way after the other."""
     if len(cores()) < WORKERS:
         raise SystemExit(f"{WORKERS} workers need {WORKERS} cores; here is one")
     runs = []
     for repeat in range(repeats):
-
-        def together(world_size: int, repeat: int = repeat) -> list[Result]:
-            folder = str(place / f"{world_size}-{repeat}")
+        run = {}
+        for way in ways if repeat % 2 == 0 else ways[::-1]:
+            world_size, batches = WAYS[way]
+            folder = str(place / f"{way}-{repeat}")
             same = {"shards": str(place / "shards"), "folder": folder, "seconds": seconds, "seed": repeat}
-            ranks = [
-                Job(FUNCTION, {**same, "rank": rank, "world_size": world_size}) for rank in range(world_size)
-            ]
-            return run_together(ranks, threads=1)
-
-        if repeat % 2 == 0:
-            alone, shared = together(1), together(WORKERS)
-        else:
-            shared, alone = together(WORKERS), together(1)
-        runs.append((alone, shared))
+            same |= {"world_size": world_size, "batches": batches}
+            run[way] = run_together([Job(FUNCTION, {**same, "rank": n}) for n in range(world_size)], threads=1)
+        runs.append(run)
     return runs
 
 

@@ -44,11 +44,11 @@ def peak_flops() -> float:
     return matmul_peak_flops(device, "bf16" if has_fast_bf16(device) else "fp32")
 
 
-def steady(blueprint: Blueprint) -> Blueprint:
-    """The blueprint at one context all the time, so that all steps cost the same."""
-    return blueprint.model_copy(
-        update={"learning": blueprint.learning.model_copy(update={"short_context": 0.0})}
-    )
+def steady(blueprint: Blueprint, batches: int) -> Blueprint:
+    """The blueprint at one context all the time, so that all steps cost the same, of so many batches each."""
+    tokens = batches * blueprint.settled()[1]
+    learning = blueprint.learning.model_copy(update={"short_context": 0.0, "batch_tokens": tokens})
+    return blueprint.model_copy(update={"learning": learning})
 
 
 def train_watched(
@@ -59,6 +59,7 @@ def train_watched(
     seed: int,
     rank: int = 0,
     world_size: int = 1,
+    batches: int = 1,
     checkpoint_seconds: float | None = None,
 ) -> dict[str, Any]:
     """How fast one training goes once it has settled, and the peak of its core, measured around it."""
@@ -73,7 +74,7 @@ def train_watched(
         folder=place, rank=rank, world_size=world_size, checkpoint_seconds=checkpoint_seconds
     )
     data = Slice(Shards(Path(shards)), "train")
-    blueprint = steady(our_blueprint(seed))
+    blueprint = steady(our_blueprint(seed), batches)
     go()
     peak = peak_flops()
     began = time.perf_counter()
