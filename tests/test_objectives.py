@@ -12,6 +12,7 @@ from training.context import Context
 from training.data import Documents, Sample, Shards, Slice
 from training.loop import gradients
 from training.metrics import class_log_probabilities, pseudo_log_likelihood
+from training.model import Scratch
 from training.objectives import (
     IGNORED,
     Batch,
@@ -19,6 +20,7 @@ from training.objectives import (
     MaskedLanguageModel,
     Objective,
     SequenceClassification,
+    token_loss_sum,
 )
 from training.parallel import Shared
 from training.state import State
@@ -142,6 +144,42 @@ def test_an_epoch_of_documents_is_each_once_and_neighbours_are_alike(shards: Sha
     lengths = [len(ids) for ids in source.rows(range(count), 0, 10**6).documents]
     assert sorted(lengths) == sorted(len(ids) for ids in Slice(shards).texts().documents)
     assert source.moved(0, 3, 10) == (3, 30)
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_a_head_that_sees_hidden_tokens_alone_has_the_same_loss_and_gradient(
+    family: str, shards: Shards
+) -> None:
+    tiny = tiny_blueprint().model_copy(update={"model": Scratch(family=family, depth=1)})
+    model = tiny.model_copy(update={"objective": MaskedLanguageModel()}).build()
+    batch = MaskedLanguageModel().feed(Slice(shards), tiny.facts()).batch(0, rows=4, length=32)
+    found = []
+    for loss in (
+        MaskedLanguageModel().loss_sum(model, batch),
+        token_loss_sum(model(**batch.inputs).logits, batch.targets, 0.0),
+    ):
+        model.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        found.append([loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+def test_token_dropout_leaves_out_others_each_time_and_on_any_number_of_workers(shards: Shards) -> None:
+    facts = tiny_blueprint().facts()
+    whole = SequenceClassification().feed(Slice(shards), facts).batch(0, rows=8, length=32)
+    feed = SequenceClassification(token_dropout=0.5).feed(Slice(shards), facts)
+    once, again, later = (feed.batch(place, rows=8, length=32) for place in (0, 0, len(feed.source.labels)))
+    kept = once.inputs["attention_mask"].sum() / whole.inputs["attention_mask"].sum()
+    assert 0.35 < kept < 0.65
+    assert (once.inputs["input_ids"][:, 0] == START).all()
+    assert torch.equal(once.inputs["input_ids"], again.inputs["input_ids"])
+    assert not torch.equal(once.inputs["input_ids"], later.inputs["input_ids"])
+    parts = [feed.batch(0, 8, 32, share, 2) for share in range(2)]
+    taken = [
+        ids[mask > 0].tolist() for part in parts for ids, mask in zip(*part.inputs.values(), strict=True)
+    ]
+    alone = [ids[mask > 0].tolist() for ids, mask in zip(*once.inputs.values(), strict=True)]
+    assert sorted(taken) == sorted(alone)
 
 
 def test_focus_leaves_out_what_is_known() -> None:

@@ -17,11 +17,12 @@ SCAN = 1.85  # a recurrence keeps so much more: its scan is in float32, at twice
 LOGIT_BYTES = 10  # for each logit: in 16 bits, in float32, and the gradient
 
 
-def flops_per_token(model: PreTrainedModel, context: int) -> float:
+def flops_per_token(model: PreTrainedModel, context: int, predicted: float = 1.0) -> float:
     """Training FLOPs a token, for the utilisation in the journal; the model may be a sketch.
 
     Counts what multiplies: all weights but embeddings that are only looked up, and attention over
-    the whole context, or the window where layers have one. Experts that a token is not sent to are
+    the whole context, or the window where layers have one. The output layer sees the share of tokens
+    that is `predicted`. Experts that a token is not sent to are
     counted, too, so the utilisation of a mixture of experts comes out too high.
     """
     tables = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
@@ -29,6 +30,8 @@ def flops_per_token(model: PreTrainedModel, context: int) -> float:
     if head is not None:
         tables -= {id(p) for p in head.parameters()}  # tied: looked up once, multiplied once
     parameters = sum(p.numel() for p in model.parameters() if id(p) not in tables)
+    if head is not None:
+        parameters -= int((1 - predicted) * sum(p.numel() for p in head.parameters()))
     config = model.config.get_text_config()
     return training_flops_per_token(parameters, 1, config.hidden_size, sum(attention_spans(config, context)))
 

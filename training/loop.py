@@ -75,7 +75,8 @@ def train(
     )
     fingerprint = blueprint.fingerprint()
     at = context.restore(fingerprint, state) or Position(0, 0, 0, 0.0, fingerprint)
-    flops = {length: flops_per_token(model, length) for length in (full_length // 2, full_length)}
+    lengths = (full_length // 2, full_length)
+    flops = {length: flops_per_token(model, length, objective.rate) for length in lengths}
     watched = watch.sample(full_length, objective.head == "classification") if watch else None
     progress, stopped, score = clock.progress(at.step, at.tokens, at.used_seconds), False, None
     if at.step:

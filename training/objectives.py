@@ -3,7 +3,8 @@
 Shapes: B rows of a batch, T positions, V vocabulary, C classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,8 @@ import numpy.typing as npt
 import torch
 from pydantic import Field
 from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
 
 from training.config import AnyOf, Choice, Tune
 from training.data import Documents, Ids, Sample, Slice, Source, Stream
@@ -78,6 +81,7 @@ class CausalLanguageModel(Choice):
     kind: Literal["causal_language_model"] = "causal_language_model"
     head: ClassVar[Head] = "causal"
     unit: ClassVar[str] = "bits per byte"
+    rate: ClassVar[float] = 1.0  # share of tokens that the output layer sees
 
     def feed(self, slice_: Slice, facts: Facts) -> Feed:
         """Blocks of text from all over the slice."""
@@ -171,8 +175,12 @@ class MaskedLanguageModel(Choice):
 
     def loss_sum(self, model: nn.Module, batch: Batch, smoothing: float = 0.0) -> torch.Tensor:
         """Negative log-likelihood of the hidden tokens, summed, in nats."""
-        logits_BTV = model(**batch.inputs).logits
-        return token_loss_sum(logits_BTV, batch.targets, smoothing)
+        if is_compiled(model):  # a hook would have it compiled anew at every step
+            return token_loss_sum(model(**batch.inputs).logits, batch.targets, smoothing)
+        hidden_BT = batch.targets != IGNORED
+        with passed_on(model, hidden_BT):
+            logits_1NV = model(**batch.inputs).logits
+        return token_loss_sum(logits_1NV, batch.targets[hidden_BT][None], smoothing)
 
     def score(
         self,
@@ -195,6 +203,7 @@ class SequenceClassification(Choice):
     kind: Literal["sequence_classification"] = "sequence_classification"
     head: ClassVar[Head] = "classification"
     unit: ClassVar[str] = "bits per label"
+    rate: ClassVar[float] = 1.0
     balanced: bool = Field(
         default=False,
         description="Rare labels count as much as common ones together: better recall of them, worse accuracy.",
@@ -204,6 +213,13 @@ class SequenceClassification(Choice):
         ge=0,
         le=5,
         description="Above 0, documents that are already told well count less (focal loss, Lin et al. 2017).",
+    )
+    token_dropout: Annotated[float, Tune(0.0, 0.5)] = Field(
+        default=0.0,
+        ge=0,
+        le=0.9,
+        description="Share of a document's tokens left out, others each time that it is seen: few documents are not"
+        " learnt by heart, and shorter ones are faster (Iyyer et al. 2015).",
     )
 
     def feed(self, slice_: Slice, facts: Facts) -> Feed:
@@ -215,8 +231,20 @@ class SequenceClassification(Choice):
 
     def _collate(self, facts: Facts, sample: Sample, position: int, numbers: range) -> Batch:
         weights_B = torch.from_numpy(sample.weights).float()
-        inputs = padded(sample.documents, facts.start_token)
+        documents = sample.documents
+        if self.token_dropout:
+            documents = [
+                self._thin(ids, np.random.default_rng([facts.seed, 2, position, number]))
+                for ids, number in zip(documents, numbers, strict=True)
+            ]
+        inputs = padded(documents, facts.start_token)
         return Batch(inputs, torch.from_numpy(sample.labels.copy()), weights_B)
+
+    def _thin(self, ids: Ids, dice: np.random.Generator) -> Ids:
+        """The document without some of its tokens, which the dice choose; its start stays."""
+        kept = dice.random(len(ids)) >= self.token_dropout
+        kept[0] = True
+        return ids[kept]
 
     def loss_sum(self, model: nn.Module, batch: Batch, smoothing: float = 0.0) -> torch.Tensor:
         """Cross-entropy of the labels, weighted and summed, in nats."""
@@ -254,6 +282,30 @@ def model_inputs(
         last_BT = torch.where(starts_BT, places_T, 0).cummax(dim=1).values
         inputs["position_ids"] = places_T - last_BT
     return inputs
+
+
+@contextmanager
+def passed_on(model: nn.Module, chosen_BT: torch.Tensor) -> Iterator[None]:
+    """Has the model's body pass only these positions on to its head, as one row of N.
+
+    A head costs as much as all layers where the vocabulary is large, and what it says of the others is not asked.
+    """
+
+    def choose(body: nn.Module, inputs: object, output: ModelOutput) -> ModelOutput:
+        output["last_hidden_state"] = output["last_hidden_state"][chosen_BT][None]
+        return output
+
+    whole = next(module for module in model.modules() if isinstance(module, PreTrainedModel))
+    hook = whole.base_model.register_forward_hook(choose)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether torch.compile is somewhere around it."""
+    return any(hasattr(module, "_orig_mod") for module in model.modules())
 
 
 def token_loss_sum(logits_BTV: torch.Tensor, targets_BT: torch.Tensor, smoothing: float) -> torch.Tensor:

@@ -18,7 +18,15 @@ from typing import IO, Any
 from tasks.home import FOR_SPEED
 
 ROOT = Path(__file__).parents[2]
-NOT_PASSED = ("SHOESTRING_", "PREFECT_", "MLFLOW_", "RAY_", "OMP_", "MKL_", "MALLOC_")  # the machine's own set-up
+NOT_PASSED = (
+    "SHOESTRING_",
+    "PREFECT_",
+    "MLFLOW_",
+    "RAY_",
+    "OMP_",
+    "MKL_",
+    "MALLOC_",
+)  # the machine's own set-up
 Go = Callable[[], None]
 Result = dict[str, Any]
 

@@ -43,7 +43,9 @@ def measure_utilisation(text: Path | None, seconds: float, repeats: int, say: Sa
     found = []
     with prepared(text) as place:
         runs = compared(place, seconds, repeats, (ALONE, TOGETHER))
-        for way, who, limit in zip((ALONE, TOGETHER), ("1 thread", f"{WORKERS} workers"), limits, strict=True):
+        for way, who, limit in zip(
+            (ALONE, TOGETHER), ("1 thread", f"{WORKERS} workers"), limits, strict=True
+        ):
             shares = [utilisation(run[way]) for run in runs]
             peaks = [sum(rank["peak_flops"] for rank in run[way]) / 1e9 for run in runs]
             found.append(over_seeds(f"model FLOP utilisation, {who}", shares, "% of peak", *limit))
@@ -70,7 +72,9 @@ def measure_scaling(text: Path | None, seconds: float, repeats: int, say: Say) -
     ratios = {way: [two / one for one, two in zip(speeds[ALONE], speeds[way], strict=True)] for way in speeds}
     return [
         over_seeds("tokens a second, 1 worker", speeds[ALONE], "tokens/s"),
-        over_seeds(f"{WORKERS} workers against 1, a batch each", ratios[TOGETHER], "times", ">= 1.7", ">= 1.9"),
+        over_seeds(
+            f"{WORKERS} workers against 1, a batch each", ratios[TOGETHER], "times", ">= 1.7", ">= 1.9"
+        ),
         over_seeds(f"{WORKERS} workers against 1, one batch shared", ratios[SHARING], "times"),
     ]
 
@@ -87,7 +91,9 @@ def compared(place: Path, seconds: float, repeats: int, ways: Sequence[str]) -> 
             folder = str(place / f"{way}-{repeat}")
             same = {"shards": str(place / "shards"), "folder": folder, "seconds": seconds, "seed": repeat}
             same |= {"world_size": world_size, "batches": batches}
-            run[way] = run_together([Job(FUNCTION, {**same, "rank": n}) for n in range(world_size)], threads=1)
+            run[way] = run_together(
+                [Job(FUNCTION, {**same, "rank": n}) for n in range(world_size)], threads=1
+            )
         runs.append(run)
     return runs
 
