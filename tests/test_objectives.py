@@ -168,7 +168,9 @@ def test_token_dropout_leaves_out_others_each_time_and_on_any_number_of_workers(
     facts = tiny_blueprint().facts()
     whole = SequenceClassification().feed(Slice(shards), facts).batch(0, rows=8, length=32)
     feed = SequenceClassification(token_dropout=0.5).feed(Slice(shards), facts)
-    once, again, later = (feed.batch(place, rows=8, length=32) for place in (0, 0, len(Slice(shards).documents())))
+    once, again, later = (
+        feed.batch(place, rows=8, length=32) for place in (0, 0, len(Slice(shards).documents()))
+    )
     kept = once.inputs["attention_mask"].sum() / whole.inputs["attention_mask"].sum()
     assert 0.35 < kept < 0.65
     assert (once.inputs["input_ids"][:, 0] == START).all()
