@@ -8,14 +8,13 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, PreTrainedModel
 
 from tests.tiny_shards import MASK, START, tiny_blueprint, write_shards
+from training.batch import IGNORED, Batch
 from training.context import Context
 from training.data import Documents, Sample, Shards, Slice
 from training.loop import gradients
 from training.metrics import class_log_probabilities, pseudo_log_likelihood
 from training.model import Scratch
 from training.objectives import (
-    IGNORED,
-    Batch,
     CausalLanguageModel,
     MaskedLanguageModel,
     Objective,

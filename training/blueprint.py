@@ -7,9 +7,10 @@ from pydantic import Field
 from transformers import PreTrainedModel
 
 from training.attention import NAME as BLOCKWISE
+from training.batch import Facts
 from training.config import Section, Tune
 from training.model import Model, Precision, Scratch, Shape
-from training.objectives import CausalLanguageModel, Facts, Objective
+from training.objectives import CausalLanguageModel, Objective
 from training.optimizers import Muon, Optimizer
 from training.parallel import DDP, Strategy
 from training.schedules import Schedule, WarmupStableDecay

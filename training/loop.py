@@ -15,13 +15,13 @@ from transformers import PreTrainedModel
 
 from training.architectures import packs
 from training.averages import Average
+from training.batch import Batch
 from training.blueprint import Blueprint
 from training.budget import Clock, utilisation
 from training.context import Context
 from training.data import Slice
 from training.metrics import Precise
 from training.model import autocast, count_parameters, flops_per_token, narrow_residuals
-from training.objectives import Batch
 from training.parallel import Shared
 from training.state import Best, Position, State
 from training.watch import Watch, choose, look_at

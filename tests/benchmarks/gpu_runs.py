@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from training.batch import model_inputs
 from training.blueprint import Blueprint, Learning
 from training.budget import TokenCount, matmul_peak_flops
 from training.context import Context
@@ -24,7 +25,6 @@ from training.data import Shards, Slice
 from training.journal import read_journal
 from training.loop import train
 from training.model import Scratch, count_parameters, flops_per_token
-from training.objectives import model_inputs
 
 START = 0
 SLOW_STEPS = 3  # at first: kernels are chosen and compiled

@@ -12,12 +12,13 @@ from transformers import PreTrainedModel, set_seed
 from transformers.utils import logging as transformers_logging
 
 from tests.benchmarks.lanes import Go
+from training.batch import padded
 from training.blueprint import Blueprint, Learning
 from training.budget import Wall
 from training.data import Ids, Shards, Slice
 from training.metrics import class_log_probabilities
 from training.model import Model, Pretrained, Scratch
-from training.objectives import MaskedLanguageModel, Objective, SequenceClassification, padded
+from training.objectives import MaskedLanguageModel, Objective, SequenceClassification
 from training.optimizers import AdamW, Muon
 
 CONTEXT = 128  # tokens; what is beyond is cut off, for all
