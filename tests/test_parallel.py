@@ -4,16 +4,16 @@ import json
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 from torch.multiprocessing.spawn import spawn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from tests.test_strategies import PLANNED
 from tests.tiny_shards import tiny_blueprint, write_shards
 from training.blueprint import Blueprint
 from training.budget import TokenCount, Wall
@@ -23,7 +23,7 @@ from training.journal import read_journal
 from training.loop import Summary, train
 from training.model import Scratch
 from training.optimizers import LAMB
-from training.parallel import DDP, FSDP, Shared, Single, Strategy, TensorParallel
+from training.parallel import DDP, FSDP, Shared, Single, TensorParallel
 from training.parts import gathered
 from training.watch import Watch, look_at
 from training.worker import GO, Assignment, final_run
@@ -31,7 +31,6 @@ from training.worker import GO, Assignment, final_run
 STEP, STEPS = 256, 40  # tokens of a step, eight rows; and how many steps
 ADAMW = {"kind": "adamw"}
 MUON = {"kind": "muon"}
-PLANNED = ("nanochat", "llama", "qwen3")  # families with a tensor parallel plan
 RELATIVE = {"adamw": 1e-5, "muon": 1e-4}
 
 
@@ -284,47 +283,3 @@ def test_ray_train_workers_leave_a_model_that_loads_anywhere(
     sample = Watch(Slice(Shards(shards), "validation"), tokens=1024).sample(32, labelled=False)
     found = look_at(assignment.blueprint, model, sample, Context(tmp_path / "look"), nullcontext)
     assert found == pytest.approx(bits, rel=1e-4)
-
-
-@pytest.mark.parametrize("member", get_args(get_args(Strategy)[0]))
-def test_one_worker_needs_no_process_group(member: type[DDP], shards: Path) -> None:
-    model = blueprint_of({"kind": "single"}, ADAMW, depth=1).build()
-    shared = member().share(model, 0, 1)
-    assert shared.module is model is shared.whole()
-    assert (shared.shares, shared.share, shared.ranks_of_a_share) == (1, 0, 1)
-
-
-def config(family: str = "nanochat", heads: int = 6, narrow: int = 6) -> Any:
-    return AutoConfig.for_model(
-        family, hidden_size=384, num_attention_heads=heads, num_key_value_heads=narrow
-    )
-
-
-@pytest.mark.parametrize(
-    ("strategy", "world_size", "shape", "says"),
-    [
-        (Single(), 2, config(), "compute.workers to 1, or the strategy to ddp"),
-        (TensorParallel(degree=4), 6, config(), r"degree 4 does not divide 6 workers: .*\[2, 3, 6\]"),
-        (TensorParallel(), 4, config(), r"degree 4 does not divide 6 attention heads .*\[2, 3, 6\]"),
-        (TensorParallel(degree=3), 3, config(narrow=2), r"\(2 of keys and values\)"),
-        (TensorParallel(), 2, AutoConfig.for_model("gpt2"), "no tensor parallel plan for gpt2"),
-    ],
-)
-def test_what_cannot_be_is_refused_with_the_way_out(
-    strategy: Single | TensorParallel, world_size: int, shape: Any, says: str
-) -> None:
-    with pytest.raises(ValueError, match=says):
-        strategy.check(world_size, shape)
-
-
-@pytest.mark.parametrize("family", PLANNED)
-def test_families_with_a_plan_may_be_cut(family: str) -> None:
-    for strategy in (DDP(), FSDP(), TensorParallel(degree=2)):
-        strategy.check(4, config(family))
-
-
-def test_the_strategy_is_no_part_of_the_fingerprint() -> None:
-    prints = {
-        blueprint_of(TypeAdapter(Strategy).dump_python(s), ADAMW).fingerprint() for s in (DDP(), FSDP())
-    }
-    assert len(prints) == 1
