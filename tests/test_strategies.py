@@ -3,10 +3,14 @@
 That several workers learn what one learns is shown in `test_parallel.py`.
 """
 
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import torch
+import torch.distributed as dist
 from pydantic import TypeAdapter
+from torch.nn.parallel import DistributedDataParallel
 from transformers import AutoConfig
 
 from tests.tiny_shards import tiny_blueprint
@@ -21,6 +25,29 @@ def test_one_worker_needs_no_process_group(member: type[DDP]) -> None:
     shared = member().share(model, 0, 1)
     assert shared.module is model is shared.whole()
     assert (shared.shares, shared.share, shared.ranks_of_a_share) == (1, 0, 1)
+
+
+class Older(DistributedDataParallel):
+    """As it was before torch 2.13, which gave a keyword another name."""
+
+    def __init__(
+        self, module: torch.nn.Module, broadcast_buffers: bool = True, gradient_as_bucket_view: bool = False
+    ) -> None:
+        super().__init__(module, gradient_as_bucket_view=gradient_as_bucket_view)
+        self.broadcast_buffers = broadcast_buffers
+
+
+@pytest.mark.parametrize("of_torch", [DistributedDataParallel, Older])
+def test_ddp_sends_no_buffers_round_whichever_torch_it_meets(
+    of_torch: type[DistributedDataParallel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.parallel.DistributedDataParallel", of_torch)
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        shared = DDP().share(tiny_blueprint().build(), 0, 2)
+    finally:
+        dist.destroy_process_group()
+    assert isinstance(shared.module, of_torch) and shared.module.broadcast_buffers is False
 
 
 def config(family: str = "nanochat", heads: int = 6, narrow: int = 6) -> Any:

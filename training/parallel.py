@@ -4,6 +4,7 @@ Every strategy turns a model into `Shared`, which is all that the loop deals wit
 tensors (see `training/parts.py`), so that they fit any strategy and any number of workers.
 """
 
+import inspect
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -193,9 +194,10 @@ class DDP(Choice):
         if world_size == 1:
             return Shared(model, _called(model, compiled))
         # Buffers are tables that never change; to send them round would be one more wait a step.
-        module = DistributedDataParallel(
-            _called(model, compiled), gradient_as_bucket_view=True, forward_sync_buffers=False
-        )
+        # The keyword's name changed with torch 2.13.
+        renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+        unsent: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
+        module = DistributedDataParallel(_called(model, compiled), gradient_as_bucket_view=True, **unsent)
         return Shared(model, module, world_size, rank)
 
 
