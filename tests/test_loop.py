@@ -98,11 +98,15 @@ def test_resuming_with_other_settings_is_refused(shards: Shards, tmp_path: Path)
         train(tiny_blueprint(gradient_norm=0.5), Slice(shards), TokenCount(6 * STEP), context)
 
 
-def test_a_training_asked_to_stop_ends_early(shards: Shards, tmp_path: Path) -> None:
-    context = Context(tmp_path / "run", stop_asked=lambda: True)
+@pytest.mark.parametrize(("checkpoint_seconds", "kept"), [(None, 0), (60.0, 1)])
+def test_a_training_asked_to_stop_ends_early_and_can_go_on_if_it_keeps_checkpoints(
+    checkpoint_seconds: float | None, kept: int, shards: Shards, tmp_path: Path
+) -> None:
+    context = Context(tmp_path / "run", checkpoint_seconds=checkpoint_seconds, stop_asked=lambda: True)
     summary, _ = train(tiny_blueprint(), Slice(shards), TokenCount(1000 * STEP), context)
     assert summary.stopped
     assert summary.steps == 1
+    assert len(list((tmp_path / "run").glob("checkpoints/step-*"))) == kept
 
 
 def test_the_wall_clock_ends_on_time_and_the_rate_reaches_its_end(shards: Shards, tmp_path: Path) -> None:

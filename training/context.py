@@ -65,13 +65,14 @@ class Context:
             self._journal.append(event)
             self.observe(event)
 
-    def should_stop(self) -> bool:
-        """Whether somebody asked this training to end early."""
-        return self.rank == 0 and self.stop_asked()
+    def is_due(self, saved: float, stops: bool) -> bool:
+        """Whether a checkpoint is to be written, the last one being of `saved`, by the monotonic clock.
 
-    def is_due(self, saved: float) -> bool:
-        """Whether a checkpoint is to be written, the last one being of `saved`, by the monotonic clock."""
-        return self.checkpoint_seconds is not None and time.monotonic() - saved > self.checkpoint_seconds
+        One is due whenever the training `stops` early; none ever is without `checkpoint_seconds`.
+        """
+        if self.checkpoint_seconds is None:
+            return False
+        return stops or time.monotonic() - saved > self.checkpoint_seconds
 
     def save(self, position: Position, state: State) -> None:
         """Rank 0 writes a checkpoint, of which all ranks may hold parts; the journal reaches the disk first."""

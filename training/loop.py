@@ -90,7 +90,8 @@ def train(
     shared.module.train()
     while progress < 1.0 and not stopped:
         started = time.perf_counter()
-        before, length = progress, full_length // 2 if progress < learning.short_context else full_length
+        before = progress
+        length = full_length // 2 if progress < learning.short_context else full_length
         rows = rows_of(feed.source.rows_in(batch_tokens, length), shared.shares)
         batch = feed.batch(at.place, rows, length, shared.share, shared.shares)
         place, taken = feed.source.moved(at.place, rows, length)
@@ -102,7 +103,10 @@ def train(
             nats = gradients(blueprint, shared, state, batch, context, precise, length, rows * length)
         settling = False
         now = clock.progress(at.step, at.tokens, at.used_seconds + time.perf_counter() - started)
-        verdict = (now, context.should_stop(), context.is_due(saved)) if context.rank == 0 else (0, 0, 0)
+        verdict: tuple[float, bool, bool] = (0.0, False, False)
+        if context.rank == 0:
+            stops = context.stop_asked()
+            verdict = (now, stops, context.is_due(saved, stops))
         # All that workers have to tell each other in a step: each such meeting waits for the slowest.
         nats, predicted, progress, *asked = context.sums(nats, batch.predicted(), *verdict)
         stopped, due = map(bool, asked)
@@ -165,7 +169,7 @@ def train(
             if state.best and state.best.look(score, model):
                 context.record({"event": "stopped", **where, "reason": "patience is at its end"})
                 progress = 1.0
-        if (due or (stopped and context.checkpoint_seconds is not None)) and progress < 1.0:
+        if due and progress < 1.0:
             context.save(at, state)
             saved = time.monotonic()
     kept, score = ("last", score) if stopped else choose(blueprint, state, watched, score, context, precise)
