@@ -114,7 +114,7 @@ def check_together(
 
     Raises InputError, naming what fits.
     """
-    from training.architectures import check_head, packs
+    from training.architectures import check_head, check_packing
     from training.model import Pretrained, Shape
     from training.pretrained import folder_of, read_config
 
@@ -131,12 +131,9 @@ def check_together(
     try:
         planned = isinstance(model, Pretrained) or model.settled_depth() is not None
         learning.strategy.check(compute.count(), config if planned else None)
+        check_packing(config.model_type, learning.packing)
     except ValueError as problem:
         raise InputError(str(problem)) from None
-    if learning.packing == "documents" and not packs(config.model_type):
-        raise InputError(
-            f"learning.packing is documents, but {config.model_type} looks beyond a document: use blocks"
-        )
     if learning.precision == "fp16" and not compute.on_gpu():
         raise InputError("learning.precision is fp16, which is slow on a CPU: use auto, or a GPU")
 

@@ -15,6 +15,7 @@ from training.context import Context
 from training.data import Shards, Slice
 from training.journal import Event, read_journal
 from training.loop import rows_of, train
+from training.model import Scratch
 from training.watch import Watch
 from training.worker import Assignment, beginnings, carry_out
 
@@ -132,6 +133,16 @@ def test_a_loss_that_is_not_finite_stops_at_its_step(shards: Shards, tmp_path: P
 def test_unsettled_settings_are_refused(shards: Shards, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"learning\.context"):
         train(tiny_blueprint(context=None), Slice(shards), TokenCount(STEP), Context(tmp_path / "run"))
+
+
+def test_packing_by_documents_is_refused_where_the_model_looks_beyond_them(
+    shards: Shards, tmp_path: Path
+) -> None:
+    runs_on = tiny_blueprint(packing="documents").model_copy(
+        update={"model": Scratch(family="lfm2", depth=1)}
+    )
+    with pytest.raises(ValueError, match="lfm2 looks beyond a document: use blocks"):
+        train(runs_on, Slice(shards), TokenCount(STEP), Context(tmp_path / "run"))
 
 
 def _rank(rank: int, folder: Path, shards: Path) -> None:

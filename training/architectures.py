@@ -118,6 +118,12 @@ def packs(family: str) -> bool:
     return family in ("nanochat", "llama", "qwen3", "gpt2")
 
 
+def check_packing(family: str, packing: str) -> None:
+    """Raises ValueError where rows are packed by documents and this family cannot keep those apart."""
+    if packing == "documents" and not packs(family):
+        raise ValueError(f"learning.packing is documents, but {family} looks beyond a document: use blocks")
+
+
 def config_of(family: str, depth: int, shape: Shape) -> PreTrainedConfig:
     """The architecture's config at a depth. Raises ValueError where it cannot have the shape's head."""
     check_head(family, shape.head)

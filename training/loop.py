@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from training.architectures import packs
+from training.architectures import check_packing
 from training.averages import Average
 from training.batch import Batch
 from training.blueprint import Blueprint
@@ -56,10 +56,7 @@ def train(
     learning, objective, device = blueprint.learning, blueprint.objective, context.device
     full_length, batch_tokens = blueprint.settled()
     model = blueprint.build(device.type).to(device)
-    if learning.packing == "documents" and not packs(model.config.model_type):
-        raise ValueError(
-            f"learning.packing is documents, but {model.config.model_type} looks beyond a document: use blocks"
-        )
+    check_packing(model.config.model_type, learning.packing)
     narrow_residuals(model)
     shared = learning.strategy.share(model, context.rank, context.world_size, learning.compile == "on")
     optimizers = shared.optimizers(learning.optimizer, exact=learning.precision == "fp32")
