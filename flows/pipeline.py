@@ -13,10 +13,11 @@ from tasks.outbox import settle
 from tasks.plan import plan_budget
 from tasks.recipe import check_together
 from tasks.register import Promotion, register_model
-from tasks.search import Search, search_blueprint
+from tasks.search import search_blueprint
 from tasks.source import Source
 from tasks.spelling import BytePairs, Tokenizer
 from tasks.split import Validation, split_corpus
+from tasks.study import Search
 from tasks.telemetry import publish
 from tasks.tokens import tokenize_corpus
 from tasks.train import train_final
@@ -49,12 +50,14 @@ def train_best_model(
     promotion: Promotion = Promotion(),
 ) -> Registered:
     """Trains the best model that the budget buys, and registers it with the evidence."""
-    check_together(source, objective, model, learning, compute)
+    check_together(source, objective, model, learning, compute, search)
     clock = start_clock(budget, compute)
     corpus = publish(clean_corpus(source, cleaning))
     splits = publish(split_corpus(corpus, validation, objective))
     tokens = publish(tokenize_corpus(splits, tokenizer, objective, model, clock))
-    plan = publish(plan_budget(clock, tokens, model, learning, objective, compute, search.share, seed))
+    plan = publish(
+        plan_budget(clock, tokens, model, learning, objective, compute, search, promotion.name, seed)
+    )
     blueprint = search_blueprint(plan, tokens, search)
     folds = publish(cross_validate(blueprint, plan, tokens, validation))
     trained = publish(train_final(blueprint, plan, tokens))

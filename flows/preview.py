@@ -7,13 +7,14 @@ from tasks.clock import start_clock
 from tasks.cluster import Compute
 from tasks.library import PythonStdlib
 from tasks.outbox import settle
-from tasks.plan import Plan, plan_budget
+from tasks.plan import plan_budget
+from tasks.planned import Plan
 from tasks.recipe import check_together
 from tasks.register import Promotion
-from tasks.search import Search
 from tasks.source import Source
 from tasks.spelling import BytePairs, Tokenizer
 from tasks.split import Validation, split_corpus
+from tasks.study import Search
 from tasks.telemetry import publish
 from tasks.tokens import tokenize_corpus
 from training.blueprint import Learning
@@ -45,9 +46,11 @@ def preview_plan(
     promotion: Promotion = Promotion(),
 ) -> Plan:
     """Cleans, tokenizes and measures, and says what the budget would be spent on."""
-    check_together(source, objective, model, learning, compute)
+    check_together(source, objective, model, learning, compute, search)
     clock = start_clock(budget, compute)
     corpus = publish(clean_corpus(source, cleaning))
     splits = publish(split_corpus(corpus, validation, objective))
     tokens = publish(tokenize_corpus(splits, tokenizer, objective, model, clock))
-    return publish(plan_budget(clock, tokens, model, learning, objective, compute, search.share, seed))
+    return publish(
+        plan_budget(clock, tokens, model, learning, objective, compute, search, promotion.name, seed)
+    )

@@ -152,6 +152,7 @@ class Trained(Record):
     tokens_trained: int
     training_seconds: float
     final_seconds: float
+    ended: float | None = None  # Unix time, of the training
     workers: int
     kept: str  # which weights are in `model`, as they validated best: last, average or best
     validation_bits: float | None  # of these, in the objective's unit

@@ -1,72 +1,130 @@
-"""The calibration: what this machine does with this model and data, measured for seconds before the plan."""
+"""The calibration: what this machine does with this model and data, measured for seconds before the plan.
+
+All workers train together, as they will in the final run. The first of these trainings are probes:
+their models are the run's first, and their scores are where the forecast starts.
+"""
 
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from tasks.artifacts import InputError, Tokens
-from tasks.cluster import Pool, side_by_side
+from tasks.cluster import Pool
+from tasks.generate import load
+from tasks.settle import PASSES, scored_tokens
 from tasks.telemetry import Stage
 from training.attention import NAME as BLOCKWISE
 from training.blueprint import Attention, Blueprint
 from training.budget import Wall
+from training.data import Shards, Slice
 from training.fittings import attention_for
-from training.journal import read_journal
+from training.journal import Event, read_journal
+from training.metrics import bits
+from training.model import autocast
+from training.watch import Watch
 from training.worker import Assignment
 
-DEPTHS_MEASURED = (2, 4, 6)
+PROBE = "probe"  # the folders of the probes in the run's begin with it
+PROBE_DEPTH = 2  # of a model whose depth is open
+DEPTHS_MEASURED, LARGER_DEPTHS_MEASURED = (2, 4, 6), (2, 4, 6, 10)
+LARGER_SECONDS = 3600.0  # of budget, from which on the larger ones are measured, too
 ATTENTION_DEPTH = 4  # of a model whose depth is open; where the ways of attention are compared
 LEAST_BUDGET_SECONDS = 120.0  # in which they are compared; the comparison takes about 4
-SECONDS = 1.2  # each
+SHARE, LEAST_SECONDS, MOST_SECONDS = 0.004, 0.4, 2.5  # of the budget, for each measurement
+PROBE_SHARE, LONGEST_PROBE_SECONDS = 0.018, 60.0  # the same for the probe whose score is extrapolated
+BUILDING_SECONDS = 0.3  # until the first step; measured
 PATIENCE = (1, 5, 25)  # times so long, where building the model and the first step take longer
+FIRST_STEPS = 2  # of each part, which are slow
+WATCHED_TOKENS = 16_384  # of the validation split
+TEST_TOKENS_A_SECOND = 40_000  # of a measurement; those of the test split that the probe is scored on
+PIECE = 4  # contexts; the test split is scored in pieces so long, as most of its windows have something before them
+
+
+class Probe(BaseModel):
+    """A model of seconds, and its scores; `test_error` is the relative standard error of a sample."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    depth: int
+    tokens: int  # trained on
+    validation_bits: float
+    test_bits: float
+    test_error: float
 
 
 class Calibration(BaseModel):
     """What was measured; a resumed run keeps it, as its checkpoints demand."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    rates: dict[int, float]  # tokens/s of a worker, by depth
+    rates: dict[int, float]  # tokens/s of all workers together, by depth
+    memory_gb: dict[int, float] = {}  # a worker's, at most, by depth
     attention: Attention  # to train with
     attention_reason: str
     peak_flops: float | None = None  # of a worker's matrix products, all workers at once
+    probes: tuple[Probe, ...] = ()  # the first is short; with two, they say how fast this text is learned
 
 
 def calibrate(
-    base: Blueprint, tokens: Tokens, workers: Pool, folder: Path, budget_seconds: float, shown: Stage
+    base: Blueprint,
+    tokens: Tokens,
+    workers: Pool,
+    folder: Path,
+    like_seconds: float,
+    shown: Stage,
+    text_is_known: bool = False,
 ) -> Calibration:
-    """Tokens a second of one worker by depth, the fastest attention, and the peak of the hardware.
+    """Tokens a second of all workers by depth, the fastest attention, the peak of the hardware, and the probes.
 
-    `folder` is the run's; a resumed run finds there what it had measured.
+    Where earlier runs have shown how this text is learned, the short probe is enough. `folder` is the
+    run's; a resumed run finds there what it had measured. Raises InputError where not even one step
+    fits into the time that a calibration may take.
     """
     path = folder / "calibration.json"
     if path.exists():
         return Calibration.model_validate_json(path.read_text())
     workers.wait_ready()
     peak_flops = workers.peak_flops(base.learning.precision)
+    seconds = min(MOST_SECONDS, max(LEAST_SECONDS, SHARE * like_seconds))
     asked = base.model.settled_depth()
-    first, depths = (ATTENTION_DEPTH, DEPTHS_MEASURED) if asked is None else (asked, (asked,))
-    here = partial(_measured, base, tokens, workers, folder / "calibration")
-    ways, reason = attentions(base, workers.device, budget_seconds)
-    speeds = {way: here(first, way) for way in ways} if len(ways) > 1 else {}
-    fastest = max(ways, key=lambda way: speeds.get(way, 0.0))
-    rates = {first: speeds[fastest]} if speeds else {}
+    ways, reason = attentions(base, workers.device, like_seconds)
+    larger = LARGER_DEPTHS_MEASURED if like_seconds >= LARGER_SECONDS else DEPTHS_MEASURED
+    depths = larger if asked is None else (asked,)
+    probed, compared = (PROBE_DEPTH, ATTENTION_DEPTH) if asked is None else (asked, asked)
+    here = partial(Measurement, base, tokens, workers, folder)
+    first = here(probed, ways[0], seconds, PROBE)  # and the slow first steps of a new process
+    probes = [scored(first, seconds)]
+    shown.move(0.2, f"a first model: {probes[0].test_bits:.2f} {base.objective.unit}")
+    if not text_is_known:
+        longer = min(LONGEST_PROBE_SECONDS, max(2 * seconds, PROBE_SHARE * like_seconds))
+        first = here(probed, ways[0], longer, f"{PROBE}-longer")
+        probes.append(scored(first, seconds))
+        shown.move(0.5, f"a second one: {probes[1].test_bits:.2f} {base.objective.unit}")
+    speeds = {way: here(compared, way, seconds) for way in ways} if len(ways) > 1 else {}
+    fastest = max(ways, key=lambda way: speeds[way].rate if speeds else 0.0)
+    measured = {compared: speeds[fastest]} if speeds else {}
+    if fastest == ways[0]:
+        measured.setdefault(probed, first)
     for number, depth in enumerate(depths):
-        rates[depth] = rates.get(depth) or here(depth, fastest)
-        shown.move((number + 1) / len(depths), f"depth {depth}: {rates[depth]:,.0f} tokens/s a worker")
+        measured[depth] = measured.get(depth) or here(depth, fastest, seconds)
+        shown.move(
+            0.6 + 0.4 * (number + 1) / len(depths), f"depth {depth}: {measured[depth].rate:,.0f} tokens/s"
+        )
     found = Calibration(
-        rates={depth: rates[depth] for depth in depths},
+        rates={depth: measured[depth].rate for depth in depths},
+        memory_gb={depth: measured[depth].memory_gb for depth in depths},
         attention=fastest,
-        attention_reason=", ".join(f"{way} {speed:,.0f} tokens/s" for way, speed in speeds.items()) or reason,
+        attention_reason=", ".join(f"{way} {speed.rate:,.0f} tokens/s" for way, speed in speeds.items())
+        or reason,
         peak_flops=peak_flops,
+        probes=tuple(probes),
     )
     path.write_text(found.model_dump_json())
     return found
 
 
-def attentions(base: Blueprint, device: str, budget_seconds: float) -> tuple[tuple[Attention, ...], str]:
+def attentions(base: Blueprint, device: str, like_seconds: float) -> tuple[tuple[Attention, ...], str]:
     """The implementations to compare, the usual one first, and, where there is one only, why."""
     if base.learning.attention != "auto":
         return (base.learning.attention,), "user"
@@ -80,7 +138,7 @@ def attentions(base: Blueprint, device: str, budget_seconds: float) -> tuple[tup
     ways.sort(key=lambda way: way != shape.attention)
     if len(ways) == 1:
         return (ways[0],), "the only one for this model"
-    if budget_seconds < LEAST_BUDGET_SECONDS:
+    if like_seconds < LEAST_BUDGET_SECONDS:
         return (ways[0],), f"the usual here; measured from a budget of {LEAST_BUDGET_SECONDS:.0f} s on"
     return tuple(ways), ""
 
@@ -90,41 +148,85 @@ def at_depth(blueprint: Blueprint, depth: int) -> Blueprint:
     return blueprint.model_copy(update={"model": blueprint.model.with_depth(depth)})
 
 
-def _measured(
-    base: Blueprint, tokens: Tokens, workers: Pool, folder: Path, depth: int, attention: Attention
-) -> float:
-    """Tokens a second of one worker at a depth, under one implementation of attention."""
-    learning = base.learning.model_copy(update={"attention": attention, "compile": "off"})
-    assignment = Assignment(
-        folder=folder / f"depth-{depth}-{attention}",
-        blueprint=at_depth(base, depth).model_copy(update={"learning": learning}),
-        shards=tokens.folder,
-        clock=Wall(0.0),
-        looks=(),
-        device=workers.device,
-    )
-    return measured_rate(workers, assignment)
+class Measurement:
+    """A short training of all workers together at a depth, under one implementation of attention."""
 
-
-def measured_rate(workers: Pool, assignment: Assignment) -> float:
-    """Tokens a second of one worker, while all of them train the same at once.
-
-    Raises InputError where not even one step fits into the time that a calibration may take.
-    """
-
-    def one(number: int) -> float:
+    def __init__(
+        self,
+        base: Blueprint,
+        tokens: Tokens,
+        workers: Pool,
+        folder: Path,
+        depth: int,
+        attention: Attention,
+        seconds: float,
+        name: str = "",
+    ) -> None:
+        learning = base.learning.model_copy(update={"attention": attention, "compile": "off"})
+        self.blueprint = at_depth(base, depth).model_copy(update={"learning": learning})
+        self.depth, self.shards = depth, Shards(tokens.folder)
         for patience in PATIENCE:
-            clock = Wall(time.time() + patience * SECONDS)
-            mine = replace(assignment, folder=assignment.folder / f"worker-{number}-{patience}", clock=clock)
-            workers.carry_out(mine)
-            journal = read_journal(mine.folder / "journal.jsonl")
-            rates = [event["tokens_per_second"] for event in journal if event["event"] == "step"]
-            if rates:
-                settled = sorted(rates[len(rates) // 3 :])  # the first steps are slow
-                return float(settled[len(settled) // 2])
+            self.folder = folder / (name or f"calibration/depth-{depth}-{attention}") / f"{patience}"
+            self.outcome = workers.carry_out_together(
+                Assignment(
+                    folder=self.folder,
+                    blueprint=self.blueprint,
+                    shards=tokens.folder,
+                    clock=Wall(time.time() + BUILDING_SECONDS + patience * seconds),
+                    looks=(1.0,) if name else (),
+                    watched_tokens=scored_tokens(WATCHED_TOKENS, base.objective),
+                    keep_model=bool(name),
+                    device=workers.device,
+                )
+            )
+            self.steps = [e for e in read_journal(self.folder / "journal.jsonl") if e["event"] == "step"]
+            if self.steps:
+                return
         raise InputError(
-            f"one step takes this machine longer than {PATIENCE[-1] * SECONDS:.0f} s: set a smaller"
+            f"one step takes this machine longer than {PATIENCE[-1] * seconds:.0f} s: set a smaller"
             " learning.batch_tokens, or choose a smaller model"
         )
 
-    return min(side_by_side([partial(one, number) for number in range(workers.size)], workers.size))
+    @property
+    def rate(self) -> float:
+        """Tokens a second over a whole training, of which the first part has the short context."""
+        share = self.blueprint.learning.short_context
+        parts = [
+            (share, [event for event in self.steps if event["progress"] < share]),
+            (1 - share, [event for event in self.steps if event["progress"] >= share]),
+        ]
+        there = [(weight, settled_rate(events)) for weight, events in parts if weight and events]
+        return sum(weight * rate for weight, rate in there) / sum(weight for weight, _ in there)
+
+    @property
+    def memory_gb(self) -> float:
+        """The most that the first worker held."""
+        return max(float(event["memory_gb"]) for event in self.steps)
+
+
+def settled_rate(steps: list[Event]) -> float:
+    """The median tokens a second of steps, without the first."""
+    return float(np.median([event["tokens_per_second"] for event in steps[FIRST_STEPS:] or steps[-1:]]))
+
+
+def scored(measured: Measurement, seconds: float) -> Probe:
+    """The probe, scored on a sample of the test split; nothing but the forecast hangs on that."""
+    blueprint, outcome = measured.blueprint, measured.outcome
+    model, _ = load(measured.folder / "model")
+    labelled = blueprint.objective.head == "classification"
+    context = blueprint.settled()[0]
+    tokens = int(TEST_TOKENS_A_SECOND * seconds * PASSES["causal"] / PASSES[blueprint.objective.head])
+    sample = Watch(Slice(measured.shards, "test"), tokens).sample(PIECE * context, labelled)
+    precise = autocast(model.device, blueprint.learning.precision)
+    nats = blueprint.objective.score(model, sample, context, blueprint.mask_token, precise)
+    value = bits(float(nats.sum()), float(sample.weights.sum()))
+    there = Slice(measured.shards, "test").tokens()
+    spread = np.std(nats - nats.sum() / sample.weights.sum() * sample.weights) * np.sqrt(len(nats))
+    unseen = max(0.0, 1 - tokens / max(1, there))  # of a finite split
+    return Probe(
+        depth=measured.depth,
+        tokens=outcome.summary.tokens,
+        validation_bits=outcome.summary.validation_bits or value,
+        test_bits=value,
+        test_error=float(spread / nats.sum() * np.sqrt(unseen)) if len(nats) > 1 else 0.05,
+    )

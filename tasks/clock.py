@@ -14,7 +14,7 @@ from tasks.artifacts import Record
 from tasks.cluster import Compute, warm_up
 from tasks.home import STARTED_VARIABLE, run_folder
 from tasks.outbox import Courier
-from training.budget import parse_budget
+from training.budget import Amount, parse_budget
 
 BEAT_SECONDS = 1.0
 
@@ -26,9 +26,23 @@ class Clock(Record):
     stage: ClassVar[str] = "Start the clock"
     run_id: str
     run_name: str
-    budget_seconds: float
+    budget: str
     started: float  # Unix time; a resumed run's is set back by what it had used
-    deadline: float
+
+    @property
+    def amount(self) -> Amount:
+        """What the budget says."""
+        return parse_budget(self.budget)
+
+    @property
+    def like_seconds(self) -> float:
+        """The budget's time, or about what an amount of training takes."""
+        return self.amount.like_seconds
+
+    @property
+    def deadline(self) -> float:
+        """When all must be over, in Unix time; infinite where no clock is kept."""
+        return self.started + self.amount.seconds
 
     def left(self) -> float:
         """Seconds until the deadline."""
@@ -37,18 +51,10 @@ class Clock(Record):
 
 def make_clock(run_id: str, run_name: str, budget: str, started: float) -> Clock:
     """The clock of a run: a new one counts from `started`, one that was interrupted goes on where it stood."""
-    seconds = parse_budget(budget)
     path = run_folder(run_id) / "clock.json"
     if path.exists():
         started -= float(json.loads(path.read_text())["used_seconds"])
-    return Clock(
-        key=run_id[:8],
-        run_id=run_id,
-        run_name=run_name,
-        budget_seconds=seconds,
-        started=started,
-        deadline=started + seconds,
-    )
+    return Clock(key=run_id[:8], run_id=run_id, run_name=run_name, budget=budget, started=started)
 
 
 def keep_beating(clock: Clock) -> None:
@@ -61,7 +67,7 @@ def keep_beating(clock: Clock) -> None:
             draft = folder / ".clock.json"
             state = {
                 "used_seconds": time.time() - clock.started,
-                "budget_seconds": clock.budget_seconds,
+                "budget": clock.budget,
                 "pid": os.getpid(),
             }
             draft.write_text(json.dumps(state))
@@ -73,6 +79,8 @@ def keep_beating(clock: Clock) -> None:
 
 def process_start() -> float:
     """When this run began: with its process, where it has one of its own; else now."""
+    if prefect.runtime.flow_run.parent_flow_run_id:  # one of several in this process
+        return time.time()
     if STARTED_VARIABLE in os.environ:
         return float(os.environ[STARTED_VARIABLE])
     under_a_worker = "PREFECT__FLOW_RUN_ID" in os.environ

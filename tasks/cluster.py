@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from uuid import uuid4
 
 import psutil
 import ray
@@ -198,6 +199,18 @@ class Pool:
             if ready:
                 outcome: Outcome = ray.get(pending)
                 return outcome
+
+    def carry_out_together(self, assignment: Assignment) -> Outcome:
+        """Has all workers, which must be idle, share one training; what the first of them says of it."""
+        assignment.folder.mkdir(parents=True, exist_ok=True)
+        meeting = assignment.folder / f"meeting-{uuid4().hex[:8]}"
+        parts = [
+            actor.carry_out_together.remote(assignment, rank, self.size, meeting)
+            for rank, actor in enumerate(self._all)
+        ]
+        outcomes: list[Outcome] = ray.get(parts)
+        meeting.unlink(missing_ok=True)
+        return outcomes[0]
 
     def release_idle(self) -> None:
         """Ends workers that nobody waits for any more."""

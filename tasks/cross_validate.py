@@ -9,10 +9,10 @@ from prefect import task
 from scipy import stats
 
 from tasks.artifacts import Folds, Tokens, once_a_run
+from tasks.children import log_child
 from tasks.cluster import pool, release_pools, side_by_side
 from tasks.home import run_folder
-from tasks.plan import Plan
-from tasks.search import log_child
+from tasks.planned import Plan
 from tasks.settle import scored_tokens, uncompiled
 from tasks.split import Validation
 from tasks.telemetry import stage

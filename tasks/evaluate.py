@@ -143,9 +143,9 @@ def draw(trained: Trained, folds: Folds, test: Interval, report: Path, head: Hea
         plots.learning_curve(final, others, report / "learning_curve.png", unit),
         plots.folds(folds, test, report / "folds.png", unit),
     ]
-    trials = trained.folder / "trials.json"
-    if trials.exists():
-        drawn.append(plots.trials(json.loads(trials.read_text()), report / "trials.png", unit))
+    search = trained.folder / "search.json"
+    if search.exists():
+        drawn.append(plots.trials(json.loads(search.read_text())["trials"], report / "trials.png", unit))
     return drawn
 
 

@@ -186,7 +186,8 @@ def summary(run_id: str) -> dict[str, Any]:
         "baseline": report["baseline"],
         "verdict": registered["verdict"],
         "folds": {"mean": report["folds"]["mean"], "scores": report["folds"]["scores"]},
-        "budget_seconds": plan["clock"]["budget_seconds"],
+        "budget": plan["clock"]["budget"],
+        "foreseen": plan["forecasts"]["this budget"],
         "elapsed_seconds": time.time() - started,
         "training_seconds": training_seconds(folder, int(plan["workers"])),
         "tokens_trained": trained["tokens_trained"],
@@ -219,13 +220,19 @@ def print_plan(run_id: str, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from tasks.plan import Plan
+    from tasks.planned import Plan
 
     plan = Plan.model_validate_json((home.run_folder(run_id) / "plan.json").read_text())
     if as_json:
         print(plan.model_dump_json())
         return
-    table = Table("what", "value", "reason", title=f"What {plan.clock.budget_seconds:.0f} s would buy here")
+    table = Table(
+        "what",
+        "value",
+        "90 % interval",
+        "reason",
+        title=f"What a budget of {plan.clock.budget} would buy here",
+    )
     for row in plan.rows():
         table.add_row(*row.values())
     Console().print(table)
@@ -236,13 +243,17 @@ def tell(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(found))
         return
-    share = found["training_seconds"] / found["budget_seconds"]
+    budget, used = parse_budget(found["budget"]), found["elapsed_seconds"]
+    of = f"of {budget.value:.0f} " if budget.unit == "seconds" else ""
+    share = found["training_seconds"] / (budget.value if of else used)
+    foreseen, low, high = found["foreseen"]
     lines = [
         "",
         f"{found['model_name']} version {found['model_version']}: {found['verdict']}",
         *scores(found),
         f"  model     {found['parameters']:,} parameters, {found['tokens_trained']:,} tokens trained",
-        f"  time      {found['elapsed_seconds']:.0f} of {found['budget_seconds']:.0f} s; {share:.0%} in training steps",
+        f"  foreseen  {foreseen:.3f} (90 %: {low:.3f} to {high:.3f})",
+        f"  time      {used:.0f} {of}s; {share:.0%} in training steps",
         f"  evidence  {found['run_folder']}/report",
         "",
         *next_commands(found),

@@ -1,207 +1,195 @@
-"""The plan: what the budget buys on this machine, for this data."""
+"""The planning: what is known of machine, data and earlier runs becomes one plan."""
 
-import itertools
-import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
 
 from prefect import task
 
 from tasks import outbox, telemetry
-from tasks.artifacts import InputError, Record, Tokens
+from tasks.artifacts import InputError, Tokens
 from tasks.calibrate import Calibration, at_depth, calibrate
 from tasks.clock import Clock
 from tasks.cluster import Compute, pool
+from tasks.division import Division, divide
+from tasks.evidence import NO_EVIDENCE, Evidence, known_settings, look_up, waited_for, with_known
+from tasks.forecast import best_depth, foresee, informed_law, optimal_depth, point_of
 from tasks.home import run_folder
 from tasks.memory import depths_that_fit, memory_bytes
 from tasks.outbox import Courier, Letter
-from tasks.settle import PASSES, compile_or_not, settle
+from tasks.planned import Plan, seconds_per_token
+from tasks.settle import compile_or_not, settle
+from tasks.study import Search
 from tasks.telemetry import stage
+from tasks.timing import STEPS_SHARE, Judging, judging, stages_of
 from training.blueprint import Blueprint, Learning
-from training.budget import expected_loss_nats
-from training.model import Model, hidden_parameters
+from training.law import Forecast
+from training.model import Model
 from training.objectives import Objective
 
-EXIT_SECONDS = 3.0  # from the registered model to the end of the process; measured
-REGISTER_SECONDS = 6.0  # logging, registering, scoring the champion apart; measured
-EVALUATION_SHARE = 0.06  # of the budget, at most; a sample of the test split is scored if it takes longer
-SLACK_SHARE = 0.01  # of the budget, for what no plan foresees
-SAMPLES_SECONDS = 3.0  # completions and plots
-RAY_TRAIN_SECONDS = 12.0  # from fit() to the first step, where no fold hides it
-SMALL_SECONDS = 75.0  # of training time; with less, all of it goes to the final run
-SEARCH_SHARE, FOLDS_SHARE = 0.22, 0.14  # of the time left to train; by eye
-TRIALS_EACH = 3  # full-length trials for each worker
 DEPTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24)
-FORWARD_SHARE = 1 / 3  # of a training step's time that a forward pass takes
+FINAL_GUESS = 0.85  # of the time left to train, until it is divided
+LEAST_FINAL_SECONDS = 5.0
+SPEEDS_BELIEVED = (0.7, 1.3)  # measured over predicted, of earlier runs; beyond, something else went on
 
 
-class Plan(Record):
-    """How the time is divided, and the training that it is spent on."""
+class Deciding:
+    """The plan in the making: what is known, and the questions that it answers one after the other."""
 
-    kind: ClassVar[str] = "plan"
-    stage: ClassVar[str] = "Plan the budget"
-    clock: Clock
-    tokens: Tokens
-    blueprint: Blueprint
-    compute: Compute
-    workers: int
-    calibration: Calibration
-    reasons: dict[str, str]  # of what the plan settled in model and learning, by field
-    tokens_per_second: float  # expected of the final run
-    search_seconds: float
-    trial_seconds: float
-    folds_seconds: float
-    fold_seconds: float
-    final_seconds: float
-    evaluation_seconds: float  # at most, for the test split
-    reserve_seconds: float  # kept for evaluation, registration and exit
-
-    @property
-    def final_deadline(self) -> float:
-        """When the final run must stop training."""
-        return self.clock.deadline - self.reserve_seconds
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Each choice with its value and its reason."""
-        expected = self.tokens_per_second * self.final_seconds
-        passes = expected / self.tokens.tokens["train"]
-        rates = ", ".join(f"depth {depth}: {rate:,.0f}" for depth, rate in self.calibration.rates.items())
-        peak = self.calibration.peak_flops
-        trials = f"trials of up to {self.trial_seconds:.0f} s"
-        folds = f"{self.tokens.splits.folds} folds of {self.fold_seconds:.0f} s"
-        none = "too little time, or not wanted"
-        by_rule = (
-            "the checkpoint's"
-            if self.blueprint.model.kind == "pretrained"
-            else "by rule, from text and budget"
+    def __init__(
+        self,
+        clock: Clock,
+        tokens: Tokens,
+        base: Blueprint,
+        compute: Compute,
+        workers: int,
+        calibration: Calibration,
+        search: Search,
+        evidence: Evidence = NO_EVIDENCE,
+        depths: Sequence[int] = DEPTHS,
+    ) -> None:
+        self.clock, self.tokens, self.base, self.compute = clock, tokens, base, compute
+        self.workers, self.calibration, self.search, self.evidence = workers, calibration, search, evidence
+        self.batch_tokens = base.settled()[1]
+        self.law, self.law_error, self.basis = informed_law(
+            tokens, base.objective, self.batch_tokens, calibration, evidence
         )
-        settled = self.blueprint.learning.model_dump() | {"depth": self.blueprint.model.settled_depth()}
-        lines = (
-            ("workers", self.workers, "user" if self.compute.workers else "one for each core or GPU"),
-            ("measured tokens/s of a worker", rates, "trained on this machine just now"),
-            ("peak of a worker", f"{(peak or 0) / 1e9:,.0f} GFLOP/s", "matrix products, measured just now"),
-            *((name, settled[name], reason) for name, reason in self.reasons.items()),
-            ("vocabulary", f"{self.tokens.vocabulary:,}", by_rule),
-            ("tokens of the final run", f"{expected:,.0f}", f"{passes:.2f} passes over the train split"),
-            ("search", f"{self.search_seconds:.0f} s", trials if self.search_seconds else none),
-            ("cross-validation", f"{self.folds_seconds:.0f} s", folds if self.folds_seconds else none),
-            ("final run", f"{self.final_seconds:.0f} s", "what is left"),
-            (
-                "evaluation, registration, exit",
-                f"{self.reserve_seconds:.0f} s",
-                f"{self.tokens.tokens['test']:,} test tokens to score, twice where there is a champion",
-            ),
+        asked = base.model.settled_depth()
+        self.depths = (asked,) if asked else tuple(depths)
+        speeds = [run.speed for run in evidence.runs if run.speed and run.same_machine]
+        believed = sorted(speed for speed in speeds if SPEEDS_BELIEVED[0] < speed < SPEEDS_BELIEVED[1])
+        self.speed = believed[len(believed) // 2] if believed else 1.0
+
+    def rate(self, depth: int) -> float:
+        """Tokens a second of a final run at a depth, looks included."""
+        return self.speed * STEPS_SHARE / seconds_per_token(self.calibration.rates, depth)
+
+    def seen(self, depth: int, usable: float, share: float) -> float:
+        """Tokens that a share of the budget buys at a depth, `usable` seconds being left where time counts."""
+        amount = self.clock.amount
+        if amount.unit == "tokens":
+            return amount.value * share
+        if amount.unit == "flops":
+            return amount.value * share / self.flops(depth)
+        return usable * share * self.rate(depth)
+
+    def flops(self, depth: int) -> float:
+        """Training FLOPs a token."""
+        from training.model import flops_per_token
+
+        blueprint = at_depth(self.base, depth)
+        return flops_per_token(blueprint.model.sketch(blueprint.shape()), blueprint.settled()[0])
+
+    def depth(self, usable: float) -> int:
+        """The best depth for what is left to train."""
+        if self.clock.amount.unit == "tokens":
+            return optimal_depth(
+                self.law, self.tokens, self.batch_tokens, self.depths, self.seen(1, 0, FINAL_GUESS)
+            )
+        seen = {depth: self.seen(depth, usable, FINAL_GUESS) for depth in self.depths}
+        return best_depth(self.law, self.tokens, self.batch_tokens, seen)
+
+    def judged(self, depth: int) -> Judging:
+        """What judging takes, with a model of this depth."""
+        return judging(
+            self.tokens,
+            self.base.objective,
+            self.rate(depth),
+            self.clock.like_seconds,
+            self.evidence.champion,
+            self.evidence.of_this_text(),
         )
-        return [{"what": what, "value": str(value), "reason": reason} for what, value, reason in lines]
 
+    def usable(self, left: float, depth: int) -> float:
+        """Seconds to train in, all stages together; where no clock is kept, those that it should take."""
+        if self.clock.amount.unit == "seconds":
+            return left - self.judged(depth).reserve(self.clock.amount.value)
+        return self.seen(depth, 0.0, 1.0) / self.rate(depth)
 
-def seconds_per_token(rates: dict[int, float], depth: int) -> float:
-    """What a token costs at a depth: between measured depths linear in the weights, beyond them by the last slope."""
-    points = sorted((hidden_parameters(d), 1 / rate) for d, rate in rates.items())
-    size = hidden_parameters(depth)
-    for (low, cheap), (high, dear) in itertools.pairwise(points):
-        if size <= high or (high, dear) == points[-1]:
-            return max(cheap * 0.2, cheap + (dear - cheap) * (size - low) / (high - low))
-    return points[0][1] * size / points[0][0]
-
-
-def best_depth(
-    rates: dict[int, float],
-    workers: int,
-    seconds: float,
-    unique_tokens: int,
-    depths: Sequence[int] = DEPTHS,
-) -> int:
-    """The depth whose expected loss is lowest after `seconds` (Hoffmann et al. 2022 as the prior)."""
-
-    def loss(depth: int) -> float:
-        tokens = workers * seconds / seconds_per_token(rates, depth)
-        return expected_loss_nats(hidden_parameters(depth), tokens, unique_tokens)
-
-    return min(depths, key=loss)
-
-
-def divide(left: float, reserve: float, workers: int, folds: int, search_share: float) -> dict[str, float]:
-    """Seconds for search, folds and the final run; little time goes to the final run whole."""
-    usable = left - reserve
-    if usable < SMALL_SECONDS:
-        return {
-            "search": 0.0,
-            "trial": 0.0,
-            "folds": 0.0,
-            "fold": 0.0,
-            "final": max(1.0, usable - RAY_TRAIN_SECONDS),
-        }
-    search = usable * search_share
-    folded = usable * FOLDS_SHARE if folds else 0.0
-    rounds = math.ceil(folds / workers) if folds else 1
-    return {
-        "search": search,
-        "trial": search / TRIALS_EACH,
-        "folds": folded,
-        "fold": folded / rounds,
-        "final": usable - search - folded,
-    }
-
-
-def decide(
-    clock: Clock,
-    tokens: Tokens,
-    base: Blueprint,
-    compute: Compute,
-    workers: int,
-    calibration: Calibration,
-    search_share: float,
-    depths: Sequence[int] = DEPTHS,
-    reasons: dict[str, str] | None = None,
-) -> Plan:
-    """The plan that the calibration leads to; `depths` are those that fit into memory.
-
-    Raises InputError where the budget is too small for the data.
-    """
-    fixed = SAMPLES_SECONDS + REGISTER_SECONDS + EXIT_SECONDS + SLACK_SHARE * clock.budget_seconds
-    most = EVALUATION_SHARE * clock.budget_seconds
-    folds, rates, asked = tokens.splits.folds, calibration.rates, base.model.settled_depth()
-    roughly = divide(clock.left(), fixed + 2 * most, workers, folds, search_share)["final"]
-    depth = asked or best_depth(rates, workers, roughly, tokens.tokens["train"], depths)
-    rate = workers / seconds_per_token(rates, depth)
-    scoring = tokens.tokens["test"] * PASSES[base.objective.head] * FORWARD_SHARE / rate
-    evaluation = min(most, 1.3 * scoring)
-    reserve = fixed + 2 * evaluation  # the champion is scored again, too
-    times = divide(clock.left(), reserve, workers, folds, search_share)
-    if clock.left() - reserve < RAY_TRAIN_SECONDS + 2:
-        used = clock.budget_seconds - clock.left()
-        raise InputError(
-            f"preparing and measuring took {used:.0f} s of the budget, and judging the model takes {reserve:.0f} s: "
-            f"give at least {used + reserve + 2 * RAY_TRAIN_SECONDS:.0f}s"
+    def divided(self, usable: float, depth: int) -> Division:
+        """The stages' seconds."""
+        point = point_of(
+            self.tokens, self.batch_tokens, depth, self.seen(depth, usable, FINAL_GUESS), 1.0, 0.0
         )
-    compiled, why = compile_or_not(base.learning.compile, compute.on_gpu(), times["final"])
-    learning = base.learning.model_copy(update={"compile": compiled, "attention": calibration.attention})
-    law = "lowest expected loss for the time (Hoffmann et al. 2022)"
-    given = "the checkpoint's" if base.model.kind == "pretrained" else "user"
-    return Plan(
-        key=clock.key,
-        clock=clock,
-        tokens=tokens,
-        blueprint=at_depth(base, depth).model_copy(update={"learning": learning}),
-        compute=compute,
-        workers=workers,
-        calibration=calibration,
-        reasons={
-            "depth": given if asked else law,
-            "attention": calibration.attention_reason,
-            "compile": why,
-            **(reasons or {}),
-        },
-        tokens_per_second=rate,
-        search_seconds=times["search"],
-        trial_seconds=times["trial"],
-        folds_seconds=times["folds"],
-        fold_seconds=times["fold"],
-        final_seconds=times["final"],
-        evaluation_seconds=evaluation,
-        reserve_seconds=reserve,
-    )
+        return divide(
+            usable,
+            self.workers,
+            self.tokens.splits.folds,
+            self.search.share,
+            self.search.pruning,
+            self.law.slope(point.parameters, point.text_bytes, point.unique),
+            tuple(run.gain for run in self.evidence.runs if run.gain is not None),
+        )
+
+    def forecast(self, times: float, left: float) -> Forecast:
+        """The test score that so many times the budget should lead to."""
+        left += (times - 1) * self.clock.like_seconds
+        depth = self.depth(self.usable(left, self.depths[0]))
+        usable = self.usable(left, depth)
+        share = self.divided(usable, depth).final / usable
+        seen = self.seen(depth, usable, share) * (1.0 if self.clock.amount.unit == "seconds" else times)
+        return foresee(self.law, self.tokens, self.batch_tokens, depth, seen, self.law_error)
+
+    def plan(self, reasons: dict[str, str] | None = None) -> Plan:
+        """The plan. Raises InputError where the budget is too small for the data."""
+        left, counted = self.clock.left(), self.clock.amount.unit != "seconds"
+        depth = self.depth(self.usable(left, self.depths[0]))
+        usable, judged = self.usable(left, depth), self.judged(depth)
+        if usable < LEAST_FINAL_SECONDS and not counted:
+            used, reserve = self.clock.amount.value - left, judged.reserve(self.clock.amount.value)
+            raise InputError(
+                f"preparing and measuring took {used:.0f} s of the budget, and judging the model takes"
+                f" {reserve:.0f} s: give at least {used + reserve + 4 * LEAST_FINAL_SECONDS:.0f}s"
+            )
+        parts = self.divided(usable, depth)
+        known = known_settings(self.evidence.runs, self.base)
+        base, prior = with_known(self.base, known, depth) if not parts.search else (self.base, {})
+        compiled, why = compile_or_not(base.learning.compile, self.compute.on_gpu(), parts.final)
+        learning = base.learning.model_copy(
+            update={"compile": compiled, "attention": self.calibration.attention}
+        )
+        rate = self.rate(depth)
+        each = {d: parts.trial * self.rate(d) / self.workers for d in self.depths}
+        trial_depth = best_depth(self.law, self.tokens, self.batch_tokens, each) if parts.search else depth
+        size = "lowest expected score for the budget, by the scaling law and the probe"
+        given = "the checkpoint's" if base.model.kind == "pretrained" else "user"
+        return Plan(
+            key=self.clock.key,
+            clock=self.clock,
+            tokens=self.tokens,
+            blueprint=at_depth(base, depth).model_copy(update={"learning": learning}),
+            compute=self.compute,
+            workers=self.workers,
+            calibration=self.calibration,
+            reasons={
+                "depth": given if len(self.depths) == 1 else f"planner: {size}",
+                "attention": self.calibration.attention_reason,
+                "compile": why,
+                "search": parts.search_reason,
+                "cross-validation": parts.folds_reason,
+                **prior,
+                **(reasons or {}),
+            },
+            depths=self.depths,
+            law=self.law,
+            law_error=self.law_error,
+            tokens_per_second=rate,
+            search_seconds=parts.search,
+            trial_seconds=parts.trial,
+            trial_depth=trial_depth,
+            trial_tokens=int(parts.trial * rate / self.workers) if counted else None,
+            folds_seconds=parts.folds,
+            fold_seconds=parts.fold,
+            fold_tokens=int(parts.fold * rate / self.workers) if counted else None,
+            final_seconds=parts.final,
+            final_tokens=int(parts.final * rate) if counted else None,
+            known_settings=tuple(run.settings for run in known),
+            judging=judged,
+            forecasts={
+                name: self.forecast(times, left)
+                for name, times in (("this budget", 1.0), ("twice", 2.0), ("four times", 4.0))
+            },
+            basis=self.basis,
+            stages=stages_of(self.clock, self.calibration, parts, judged, depth, trial_depth, self.workers),
+        )
 
 
 def announce(clock: Clock) -> None:
@@ -229,12 +217,14 @@ def plan_budget(
     learning: Learning,
     objective: Objective,
     compute: Compute,
-    search_share: float,
+    search: Search,
+    name: str,
     seed: int,
 ) -> Plan:
     """What to train, and for how long each stage; a resumed run divides what is left of its budget.
 
-    Raises InputError where the budget is too small for the data, or the memory for the model.
+    Models of `name` are what the result is compared with. Raises InputError where the budget is too
+    small for the data, or the memory for the model.
     """
     folder = run_folder(clock.run_id)
     folder.mkdir(parents=True, exist_ok=True)
@@ -244,7 +234,11 @@ def plan_budget(
             announce(clock)
             shown.result = "nothing is left to train"
             return Plan.model_validate_json(path.read_text())
-        settled, reasons = settle(learning, objective, model, tokens)
+        asked = look_up(tokens, objective, model, compute, name)
+        workers = pool(compute)
+        settled, reasons = settle(
+            learning, objective, model, tokens, workers.size, compute.on_gpu(), clock.like_seconds
+        )
         base = Blueprint(
             model=model,
             objective=objective,
@@ -256,16 +250,22 @@ def plan_budget(
             data=tokens.key,
             seed=seed,
         )
-        workers = pool(compute)
         depths = depths_that_fit(base, DEPTHS, workers.device, memory_bytes(compute, workers.size))
-        calibration = calibrate(base, tokens, workers, folder, clock.budget_seconds, shown)
+        workers.wait_ready()
+        evidence = waited_for(asked)
+        calibration = calibrate(
+            base, tokens, workers, folder, clock.like_seconds, shown, bool(evidence.of_this_text())
+        )
         if path.exists():  # a resumed run's checkpoints are of the blueprint that it had
             before = Plan.model_validate_json(path.read_text())
             base, reasons = before.blueprint, before.reasons
-        plan = decide(clock, tokens, base, compute, workers.size, calibration, search_share, depths, reasons)
+        deciding = Deciding(clock, tokens, base, compute, workers.size, calibration, search, evidence, depths)
+        plan = deciding.plan(reasons)
         announce(clock)
+        expected = plan.forecasts["this budget"]
         shown.result = (
-            f"depth {plan.blueprint.model.settled_depth()}, about {plan.tokens_per_second:,.0f} tokens/s; "
+            f"depth {plan.blueprint.model.settled_depth()}, about {plan.tokens_per_second:,.0f} tokens/s, "
+            f"{expected.low:.2f} to {expected.high:.2f} {objective.unit} expected; "
             f"search {plan.search_seconds:.0f} s, folds {plan.folds_seconds:.0f} s, "
             f"final run {plan.final_seconds:.0f} s, judging {plan.reserve_seconds:.0f} s"
         )

@@ -15,13 +15,15 @@ from tasks.artifacts import InputError
 if TYPE_CHECKING:
     from tasks.cluster import Compute
     from tasks.source import Source
+    from tasks.study import Search
     from training.blueprint import Learning
     from training.model import Model
     from training.objectives import Objective
 
 FOLDER = Path(__file__).resolve().parent.parent / "deployments" / "recipes"
 DEFAULT = "python-code"
-TOGETHER = ("source", "objective", "model", "learning", "compute")  # what `check_together` takes
+# What `check_together` takes.
+TOGETHER = ("source", "objective", "model", "learning", "compute", "search")
 
 
 def recipe_path(name: str) -> Path:
@@ -106,14 +108,29 @@ def check_parameters(flow: Callable[..., Any], values: Mapping[str, Any]) -> dic
     return {name: getattr(checked, name) for name in fields}
 
 
-@lru_cache(maxsize=1)  # the command line asks before the flow does
 def check_together(
-    source: "Source", objective: "Objective", model: "Model", learning: "Learning", compute: "Compute"
+    source: "Source",
+    objective: "Objective",
+    model: "Model",
+    learning: "Learning",
+    compute: "Compute",
+    search: "Search",
 ) -> None:
     """Looks whether the sections fit each other, the data's columns and the machine.
 
     Raises InputError, naming what fits.
     """
+    from tasks.space import check_search
+    from training.blueprint import Blueprint
+
+    _check_data_and_machine(source, objective, model, learning, compute)
+    check_search(search, Blueprint(model=model, objective=objective, learning=learning, vocabulary=512))
+
+
+@lru_cache(maxsize=1)  # the command line asks before the flow does
+def _check_data_and_machine(
+    source: "Source", objective: "Objective", model: "Model", learning: "Learning", compute: "Compute"
+) -> None:
     from training.architectures import check_head, check_packing
     from training.model import Pretrained, Shape
     from training.pretrained import folder_of, read_config

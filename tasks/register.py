@@ -6,6 +6,7 @@ before leaves the old champion, whatever is killed after leaves the new one.
 
 import json
 import tempfile
+import time
 from collections.abc import Mapping
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -19,6 +20,7 @@ from pydantic import Field
 from tasks import tracking
 from tasks.artifacts import InputError, Registered, Report, Trained, content_key
 from tasks.card import write_card
+from tasks.evidence import MACHINE, SETTINGS, TEXT, machine
 from tasks.gate import Verdict, judge
 from tasks.generate import load
 from tasks.heads import USES
@@ -83,6 +85,8 @@ def register(trained: Trained, report: Report, promotion: Promotion) -> Register
     client.set_registered_model_alias(name, settings.aliases.challenger, mine.version)
     if verdict.promoted:
         client.set_registered_model_alias(name, settings.aliases.champion, mine.version)
+    if trained.ended:
+        client.log_metric(run, MetricName.JUDGING_SECONDS, time.time() - trained.ended)
     tracking.end_run(run)
     return Registered(
         key=content_key("registered", trained.key, report.key, promotion),
@@ -143,7 +147,7 @@ def log_evidence(client: "MlflowClient", run: str, trained: Trained, report: Rep
         profile=json.dumps({"documents": tokens.splits.documents, "tokens": tokens.tokens}),
     )
     client.log_inputs(run, [DatasetInput(data, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])])
-    for file in ("plan.json", "blueprint.json", "trials.json", trained.journal):
+    for file in ("plan.json", "blueprint.json", "search.json", trained.journal):
         if (trained.folder / file).exists():
             client.log_artifact(
                 run, str(trained.folder / file), str(Path(file).parent) if "/" in file else None
@@ -156,11 +160,23 @@ def log_evidence(client: "MlflowClient", run: str, trained: Trained, report: Rep
 def settled(trained: Trained) -> dict[str, str]:
     """The blueprint's fields by dotted name, and the plan's under `plan.`, as text."""
     found: dict[str, str] = {}
-    for file, prefix in (("blueprint.json", ""), ("plan.json", "plan.")):
+    for file, prefix, part in (
+        ("blueprint.json", "", ""),
+        ("plan.json", "plan.", ""),
+        ("search.json", SETTINGS, "settings"),
+    ):
         path = trained.folder / file
         if path.exists():
-            found |= flatten(json.loads(path.read_text()), prefix)
-    return found | {"data.digest": trained.tokens.key, "data.source": trained.tokens.splits.corpus.source}
+            values = json.loads(path.read_text())
+            found |= flatten(values[part] if part else values, prefix)
+    tokens = trained.tokens
+    return found | {
+        "data.digest": tokens.key,
+        "data.source": tokens.splits.corpus.source,
+        TEXT: tokens.splits.key,
+        "data.bytes_per_token": str(tokens.bytes_per_token),
+        MACHINE: f"{machine()}, {trained.workers} workers",
+    }
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -183,6 +199,7 @@ def figures(trained: Trained, report: Report) -> dict[str, float]:
         MetricName.FOLDS_LOW: report.folds.low,
         MetricName.FOLDS_HIGH: report.folds.high,
     }
+    known |= of_the_plan(trained)
     for name, interval in {"bits": (report.bits, report.low, report.high), **report.metrics}.items():
         metric = MetricName(f"test/{name}")
         known |= zip((metric, f"{metric}_low", f"{metric}_high"), interval, strict=True)
@@ -193,6 +210,27 @@ def figures(trained: Trained, report: Report) -> dict[str, float]:
             MetricName.BASELINE_MACRO_F1: report.baseline.macro_f1,
         }
     return {name: float(value) for name, value in known.items() if value is not None}
+
+
+def of_the_plan(trained: Trained) -> dict[str, float | None]:
+    """What was foreseen and what came, for the plans of later runs."""
+    found: dict[str, float | None] = {
+        MetricName.FINAL_TOKENS: trained.tokens_trained,
+        MetricName.FINAL_SPEED: trained.tokens_trained / trained.final_seconds,
+    }
+    plan, search = (trained.folder / f"{name}.json" for name in ("plan", "search"))
+    if plan.exists():
+        planned = json.loads(plan.read_text())
+        bits, low, high = planned["forecasts"]["this budget"]
+        found |= {
+            MetricName.PLAN_SPEED: planned["tokens_per_second"],
+            MetricName.PLAN_BITS: bits,
+            f"{MetricName.PLAN_BITS}_low": low,
+            f"{MetricName.PLAN_BITS}_high": high,
+        }
+    if search.exists():
+        found[MetricName.SEARCH_GAIN] = json.loads(search.read_text())["gain"]
+    return found
 
 
 def add_version(

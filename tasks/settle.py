@@ -15,7 +15,14 @@ from training.pretrained import folder_of, read_config
 # How often a token passes through the model to be scored, see training.metrics; texts come in windows
 # that overlap by half.
 PASSES: dict[Head, float] = {"causal": 2.0, "masked": 2.0 * MASKED_PASSES, "classification": 1.0}
-BATCH_TOKENS, CONTEXT = 2048, 256  # good on a CPU for minutes; see DECISIONS
+BATCH_TOKENS = 2048  # a worker; a step of less does not fill a core, see DECISIONS
+GPU_BATCH_TOKENS = 32_768  # by eye: no GPU was at hand
+CONTEXTS = (
+    (0.0, 256),
+    (7200.0, 512),
+    (36_000.0, 1024),
+)  # from so many seconds on; 256 measured, the rest by eye
+GPU_CONTEXT = 1024  # by eye
 WHOLE_SHARE = 0.99  # of documents to classify that the context holds whole
 COMPILE_SECONDS = (
     300.0  # of a final run on a GPU, from which on compiling pays; on a CPU it does not, see FACTS
@@ -23,26 +30,42 @@ COMPILE_SECONDS = (
 
 
 def settle(
-    learning: Learning, objective: Objective, model: Model, tokens: Tokens
+    learning: Learning,
+    objective: Objective,
+    model: Model,
+    tokens: Tokens,
+    workers: int,
+    on_gpu: bool,
+    like_seconds: float,
 ) -> tuple[Learning, dict[str, str]]:
-    """The learning with its batch and context, and the reason for the context."""
-    context, reason = learning.context, "user"
+    """The learning with its batch and context, and the reasons."""
+    context, why_context = learning.context, "user"
     if context is None:
-        context, reason = context_rule(objective, model, tokens)
-    settled = {"batch_tokens": learning.batch_tokens or BATCH_TOKENS, "context": context}
-    return learning.model_copy(update=settled), {"context": reason}
+        context, why_context = context_rule(objective, model, tokens, on_gpu, like_seconds)
+    batch, why_batch = learning.batch_tokens, "user"
+    if batch is None:
+        each = GPU_BATCH_TOKENS if on_gpu else BATCH_TOKENS
+        batch, why_batch = each * workers, f"planner: {each:,} for each worker, which fills it"
+    settled = {"batch_tokens": batch, "context": context}
+    reasons = {"context": why_context, "batch_tokens": why_batch}
+    return learning.model_copy(update=settled), reasons
 
 
-def context_rule(objective: Objective, model: Model, tokens: Tokens) -> tuple[int, str]:
+def context_rule(
+    objective: Objective, model: Model, tokens: Tokens, on_gpu: bool, like_seconds: float
+) -> tuple[int, str]:
     """The context that suits, and why: no longer than documents to classify need, or than a checkpoint knows."""
-    context, reason = CONTEXT, "good for minutes on a CPU; see DECISIONS"
+    usual = GPU_CONTEXT if on_gpu else max(context for since, context in CONTEXTS if like_seconds >= since)
+    context, reason = usual, "planner: good for this much time here; see DECISIONS"
     if objective.head == "classification":
         lengths = Slice(Shards(tokens.folder), "train").documents()[:, LENGTH]
-        context = min(CONTEXT, 32 * math.ceil(float(np.quantile(lengths, WHOLE_SHARE)) / 32))
-        reason = f"holds {np.mean(lengths <= context):.1%} of the documents whole, of others the beginning"
+        context = min(usual, 32 * math.ceil(float(np.quantile(lengths, WHOLE_SHARE)) / 32))
+        reason = f"planner: holds {np.mean(lengths <= context):.1%} of the documents whole, of others the beginning"
     known = positions_known(model)
     return (
-        (context, reason) if known is None or context <= known else (known, "all that the checkpoint knows")
+        (context, reason)
+        if known is None or context <= known
+        else (known, "planner: all that the checkpoint knows")
     )
 
 

@@ -32,10 +32,10 @@ SPLITS = get_args(data.Split)
 
 
 class Clock(Protocol):
-    """What is needed of `tasks.plan.Clock`."""
+    """What is needed of `tasks.clock.Clock`."""
 
     @property
-    def budget_seconds(self) -> float: ...
+    def like_seconds(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ def tokenize_corpus(
 
 
 def _size(splits: Splits, tokenizer: Tokenizer, clock: Clock) -> int:
-    return tokenizer.size(splits.bytes["train"], clock.budget_seconds)
+    return tokenizer.size(splits.bytes["train"], clock.like_seconds)
 
 
 def _after_learning(shown: Callable[[float], None], share: float) -> None:

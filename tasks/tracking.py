@@ -66,6 +66,12 @@ class MetricName(StrEnum):
     BASELINE_ACCURACY = "baseline/accuracy"
     BASELINE_MACRO_F1 = "baseline/macro_f1"
     MODEL_PARAMETERS = "model/parameters"
+    PLAN_BITS = "plan/bits"  # of the test, as the plan foresaw it; with its 90 % interval
+    PLAN_SPEED = "plan/tokens_per_second"  # of the final run
+    FINAL_SPEED = "final/tokens_per_second"  # measured, looks at validation included
+    FINAL_TOKENS = "final/tokens"
+    JUDGING_SECONDS = "final/judging_seconds"  # from the end of the training to the registered model
+    SEARCH_GAIN = "search/gain"  # over the defaults, relative
     GATE_DIFFERENCE = "gate/bits_difference"  # challenger - champion; negative is better
 
 

@@ -11,11 +11,10 @@ from prefect import task
 from tasks.artifacts import Tokens, Trained, content_key, once_a_run
 from tasks.cluster import CPUS_EACH, POLL_SECONDS, ask_to_stop, release_pools, start_ray
 from tasks.home import run_folder
-from tasks.plan import Plan
+from tasks.planned import Plan
 from tasks.settle import scored_tokens
 from tasks.telemetry import Stage, Tail, log, stage
 from training.blueprint import Blueprint
-from training.budget import Wall
 from training.journal import Event
 from training.watch import OTHER
 from training.worker import GO, STOP, Assignment, Outcome, final_run
@@ -43,7 +42,7 @@ class FinalRun:
             folder=self.folder,
             blueprint=blueprint,
             shards=tokens.folder,
-            clock=Wall(plan.final_deadline),
+            clock=plan.final_clock(),
             looks=tuple((look + 1) / LOOKS for look in range(LOOKS)),
             watched_tokens=scored_tokens(WATCHED_TOKENS, blueprint.objective),
             checkpoint_seconds=CHECKPOINT_SECONDS,
@@ -102,26 +101,26 @@ class FinalRun:
         except BaseException as problem:  # handed to the waiting task, which raises it
             self.problem = problem
 
-    def go(self, deadline: float) -> None:
-        """Lets the waiting workers train until `deadline` (Unix time)."""
+    def go(self, deadline: float | None) -> None:
+        """Lets the waiting workers train until `deadline` (Unix time), or as long as their clock says."""
         draft = self.folder / f".{GO}"
         draft.write_text(json.dumps({"deadline": deadline}))
         draft.replace(self.folder / GO)
 
-    def watch(self, shown: Stage, began: float, deadline: float) -> Outcome:
+    def watch(self, shown: Stage) -> Outcome:
         """Waits for the end, and meanwhile shows the journal."""
         tail = Tail(self.folder / "journal.jsonl")
-        loss, score = "", ""
+        loss, score, progress = "", "", 0.0
         while True:
             alive = self._thread.is_alive()
             for event in tail.new_events():
                 if event["event"] == "step":
-                    loss = f"loss {event['loss']:.3f}"
+                    loss, progress = f"loss {event['loss']:.3f}", float(event["progress"])
                 elif event["event"] == "validation":
                     score = f", {event['bits']:.3f} {self._assignment.blueprint.objective.unit} on validation"
                 else:
                     log.warning("%s", describe_event(event))
-            shown.move((time.time() - began) / max(1.0, deadline - began), loss + score)
+            shown.move(progress, loss + score)
             if not alive:
                 break
             time.sleep(POLL_SECONDS)
@@ -171,7 +170,7 @@ def train_final(blueprint: Blueprint, plan: Plan, tokens: Tokens) -> Trained:
         running = FinalRun.launch(blueprint, plan, tokens)
         began = time.time()
         running.go(plan.final_deadline)
-        outcome = running.watch(shown, began, plan.final_deadline)
+        outcome = running.watch(shown)
         summary = outcome.summary
         shown.result = (
             f"{summary.tokens:,} tokens in {summary.steps:,} steps, {summary.parameters:,} parameters, "
@@ -188,6 +187,7 @@ def train_final(blueprint: Blueprint, plan: Plan, tokens: Tokens) -> Trained:
             tokens_trained=summary.tokens,
             training_seconds=summary.training_seconds,
             final_seconds=time.time() - began,
+            ended=time.time(),
             workers=plan.workers,
             kept=summary.kept,
             validation_bits=summary.validation_bits,

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from tasks import home
 from tasks.calibrate import at_depth
-from tasks.plan import Plan
+from tasks.planned import Plan
 from tasks.telemetry import Stage, Tail, stage
 from tasks.terminal import StageLines
 from training.budget import TokenCount

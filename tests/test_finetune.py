@@ -58,7 +58,7 @@ def test_a_masked_model_becomes_a_classifier(fresh_home: Path, tmp_path: Path) -
     train(base(masked, scratch, tokens, small), tokens, tmp_path / "masked")
 
     objective, model = SequenceClassification(), Pretrained(name=str(tmp_path / "masked" / "model"))
-    check_together(SOURCE, objective, model, Learning(), Compute(workers=1))
+    check_together(SOURCE, objective, model, Learning(), Compute(workers=1), Search())
     labelled = tokens_for(objective, model)
     assert (labelled.vocabulary, labelled.start_token) == (tokens.vocabulary, tokens.start_token)
     assert labelled.changed_share == 0

@@ -26,7 +26,7 @@ from training.data import BYTES, FOLD, LABEL, LENGTH, Shards, Slice, Split, Stre
 from training.model import Pretrained, Scratch
 from training.objectives import CausalLanguageModel, MaskedLanguageModel, Objective, SequenceClassification
 
-CLOCK = SimpleNamespace(budget_seconds=60.0)
+CLOCK = SimpleNamespace(like_seconds=60.0)
 CAUSAL, MASKED, CLASSIFY = CausalLanguageModel(), MaskedLanguageModel(), SequenceClassification()
 FAMILY = get_args(get_args(Tokenizer)[0])
 PLACES = ["Ghent", "Łódź", "東京", "Reykjavík", "Bamako 🌍"]
@@ -258,7 +258,7 @@ def test_a_checkpoint_without_a_tokenizer_that_serves_is_refused(
 
 def test_the_key_follows_the_vocabulary_and_not_the_clock(splits: Splits) -> None:
     def clock(seconds: float) -> SimpleNamespace:
-        return SimpleNamespace(budget_seconds=seconds)
+        return SimpleNamespace(like_seconds=seconds)
 
     def key(tokenizer: Tokenizer, at: SimpleNamespace, objective: Objective = CAUSAL) -> str:
         return tokens_key(splits, tokenizer, objective, Scratch(), at)

@@ -5,7 +5,7 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Protocol, Self
 
 from pydantic import AfterValidator, Field
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 SMALLEST_BUDGET_SECONDS = 45  # below this, starting and judging leave nothing to train with; measured
 PEAK_SECONDS = 0.2  # for measuring what matrix products reach
 UNITS_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+COUNTED = re.compile(r"\s*(\d+(?:\.\d+)?(?:[eE]\+?\d+)?)\s*([kKMGTPE]?)\s*(tok|tokens?|flops?|FLOPs?)\s*")
+SCALES = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
+SMALLEST = {"tokens": 50_000, "flops": 1e11}  # some twenty steps of the smallest model
+TOKENS_A_SECOND, FLOPS_A_SECOND = 2e4, 3e11  # of training, on two cores; measured, see the README
 
 # Loss in nats a token = E + A / parameters^ALPHA + B / tokens^BETA (Hoffmann et al. 2022, table A3).
 IRREDUCIBLE_NATS, A, B, ALPHA, BETA = 1.69, 406.4, 410.7, 0.34, 0.28
@@ -26,23 +30,56 @@ REPEATS_DECAY, EXCESS_DECAY = 15.4, 5.3
 TOKENS_PER_PARAMETER = 20  # Hoffmann et al. 2022
 
 
-def parse_budget(text: str) -> float:
-    """Seconds in a budget such as `90s`, `5m`, `1h30m` or `2d`.
+Unit = Literal["seconds", "tokens", "flops"]
+
+
+class Amount(NamedTuple):
+    """What may be spent: seconds from start to exit, or tokens or FLOPs of training, where no clock is kept."""
+
+    value: float
+    unit: Unit
+
+    @property
+    def seconds(self) -> float:
+        """Seconds until all must be over; infinite where no clock is kept."""
+        return self.value if self.unit == "seconds" else math.inf
+
+    @property
+    def like_seconds(self) -> float:
+        """The time that such an amount takes on two cores, for rules that were measured by time."""
+        return self.value / {"seconds": 1.0, "tokens": TOKENS_A_SECOND, "flops": FLOPS_A_SECOND}[self.unit]
+
+
+def parse_budget(text: str) -> Amount:
+    """The amount in a budget such as `90s`, `5m`, `1h30m`, `2d`, `20M tokens` or `3e15 flops`.
 
     Raises ValueError, saying what a budget looks like or which is the smallest that can work.
     """
+    counted = COUNTED.fullmatch(text)
+    if counted:
+        number, scale, word = counted.groups()
+        unit: Unit = "tokens" if word.lower().startswith("t") else "flops"
+        amount = Amount(float(number) * SCALES[scale.upper()], unit)
+        if amount.value < SMALLEST[unit]:
+            raise ValueError(
+                f"a budget of {text} is too small: the smallest that can work is {SMALLEST[unit]:.0e} {unit}"
+            )
+        return amount
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd])", text)
     if not parts or re.sub(r"\d+(?:\.\d+)?\s*[smhd]", "", text).strip():
         raise ValueError(
-            f"{text!r} is no budget: write a number and s, m, h or d, such as 90s, 5m or 1h30m; "
-            f"the smallest that can work is {SMALLEST_BUDGET_SECONDS}s"
+            f"{text!r} is no budget: write a time with s, m, h or d, such as 90s, 5m or 1h30m, or an amount"
+            f" of training, such as '20M tokens' or '3e15 flops'; the least time is {SMALLEST_BUDGET_SECONDS}s"
         )
+    units = [unit for _, unit in parts]
+    if len(set(units)) < len(units):
+        raise ValueError(f"{text!r} is two budgets: give one, such as 90s, 5m or 1h30m")
     seconds = sum(float(number) * UNITS_SECONDS[unit] for number, unit in parts)
     if seconds < SMALLEST_BUDGET_SECONDS:
         raise ValueError(
             f"a budget of {text} is too small: the smallest that can work is {SMALLEST_BUDGET_SECONDS}s"
         )
-    return seconds
+    return Amount(seconds, "seconds")
 
 
 def _checked(text: str) -> str:
@@ -54,9 +91,10 @@ Budget = Annotated[
     str,
     AfterValidator(_checked),
     Field(
-        pattern=r"^\s*(\d+(\.\d+)?\s*[smhd]\s*)+$",
-        examples=["5m", "1h30m"],
-        description="Time from start to exit, all stages together, such as 5m or 1h30m.",
+        pattern=r"^\s*((\d+(\.\d+)?\s*[smhd]\s*)+|\d+(\.\d+)?([eE]\+?\d+)?\s*[kKMGTPE]?\s*(tok|tokens?|flops?|FLOPs?)\s*)$",
+        examples=["5m", "1h30m", "20M tokens", "3e15 flops"],
+        description="Time from start to exit, all stages together, such as 5m or 1h30m; or tokens or FLOPs of"
+        " training, such as 20M tokens, whatever the time.",
     ),
 ]
 

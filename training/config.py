@@ -37,11 +37,15 @@ class AnyOf:
 
 
 class Tune(NamedTuple):
-    """The range in which a search may turn a field: `Annotated[float, Tune(1e-3, 1e-1, log=True)]`."""
+    """The range in which a search may turn a field: `Annotated[float, Tune(1e-3, 1e-1, log=True)]`.
+
+    The best value goes with the model's width to the power of `width_power`.
+    """
 
     low: float
     high: float
     log: bool = False
+    width_power: float = 0.0
 
 
 S = TypeVar("S", bound=Section)
@@ -61,12 +65,17 @@ def tunable_fields(section: Section, prefix: str = "") -> dict[str, Tune]:
 
 
 def with_fields(section: S, values: dict[str, Any]) -> S:
-    """A copy of `section` with the dotted fields in `values` replaced, and validated again."""
+    """A copy of `section` with the dotted fields in `values` replaced, and validated again.
+
+    A `kind` that changes leaves nothing of the other choice. Raises KeyError where there is no such section.
+    """
     dump = section.model_dump()
-    for dotted, value in values.items():
+    for dotted, value in sorted(values.items(), key=lambda item: not item[0].endswith(".kind")):
         *path, last = dotted.split(".")
         place = dump
         for step in path:
             place = place[step]
+        if last == "kind" and place["kind"] != value:
+            place.clear()
         place[last] = value
     return type(section).model_validate(dump)

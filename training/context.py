@@ -38,6 +38,7 @@ class Context:
     peak_flops: float | None = None  # matrix products a second that this process reaches, if measured
     observe: Callable[[Event], None] = _nobody_listens
     stop_asked: Callable[[], bool] = _never
+    pause_at: float = 1.0  # progress after which the training ends early, to go on another time
     micro_rows: int | None = None  # rows at once, since memory ran out with more
     _journal: Journal | None = None
     _step: int = 0
@@ -64,6 +65,10 @@ class Context:
             event = {**event, "time": time.time()}
             self._journal.append(event)
             self.observe(event)
+
+    def stops(self, progress: float) -> bool:
+        """Whether the training is to end early, after this step."""
+        return self.stop_asked() or self.pause_at <= progress < 1.0
 
     def is_due(self, saved: float, stops: bool) -> bool:
         """Whether a checkpoint is to be written, the last one being of `saved`, by the monotonic clock.

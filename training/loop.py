@@ -102,7 +102,7 @@ def train(
         now = clock.progress(at.step, at.tokens, at.used_seconds + time.perf_counter() - started)
         verdict: tuple[float, bool, bool] = (0.0, False, False)
         if context.rank == 0:
-            stops = context.stop_asked()
+            stops = context.stops(now)
             verdict = (now, stops, context.is_due(saved, stops))
         # All that workers have to tell each other in a step: each such meeting waits for the slowest.
         nats, predicted, progress, *asked = context.sums(nats, batch.predicted(), *verdict)

@@ -24,8 +24,9 @@ from training.loop import Summary, train
 from training.model import Precision, autocast, has_fast_bf16
 from training.watch import Watch
 
-GO = "go.json"  # in the final run's folder: {"deadline": Unix time}
+GO = "go.json"  # in the final run's folder: {"deadline": Unix time, or null where no clock is kept}
 STOP = "stop"  # in a training's folder: end early
+LATENCY_PASSES = 9
 LEAST_SECONDS = 3.0  # of a final run that starts late; an untrained model helps nobody
 PATIENCE_SECONDS = 600.0  # a started final run waits this long for its go
 
@@ -43,7 +44,9 @@ class Assignment:
     watched_tokens: int = 16_384
     held_out_tokens: int = 0  # of the fold left out, scored afterwards document by document
     checkpoint_seconds: float | None = None
+    pause_at: float = 1.0  # progress after which it ends early, with a checkpoint where it keeps any
     peak_flops: float | None = None  # of one worker's matrix products; see training.budget
+    measure_latency: bool = False
     keep_model: bool = False
     device: str = "cpu"
     threads: int = 1
@@ -57,6 +60,7 @@ class Outcome:
     nats: float = 0.0
     weight: float = 0.0
     documents: int = 0
+    latency_ms: float | None = None  # of one row of a full context, forward only
 
 
 def carry_out(assignment: Assignment, rank: int = 0, world_size: int = 1) -> Outcome:
@@ -93,6 +97,7 @@ def _carry_out(assignment: Assignment, rank: int, world_size: int, asked: Callab
         checkpoint_seconds=assignment.checkpoint_seconds,
         peak_flops=assignment.peak_flops,
         stop_asked=asked,
+        pause_at=assignment.pause_at,
     )
     watch = (
         Watch(Slice(shards, "validation"), assignment.watched_tokens, assignment.looks)
@@ -104,7 +109,9 @@ def _carry_out(assignment: Assignment, rank: int, world_size: int, asked: Callab
     if assignment.keep_model and rank == 0 and not summary.stopped:
         keep_model(model, assignment.shards, assignment.folder / "model", blueprint.settled()[0])
     if assignment.without_fold is None or not assignment.held_out_tokens or summary.stopped:
-        return Outcome(summary)
+        return Outcome(
+            summary, latency_ms=latency_ms(model, blueprint) if assignment.measure_latency else None
+        )
     held_out = Slice(shards, "train", only_fold=assignment.without_fold).texts()
     if blueprint.objective.head == "classification":
         held_out = held_out._replace(weights=np.ones(len(held_out.documents)))
@@ -113,6 +120,19 @@ def _carry_out(assignment: Assignment, rank: int, world_size: int, asked: Callab
     precise = autocast(context.device, blueprint.learning.precision)
     nats = blueprint.objective.score(model, held_out, blueprint.settled()[0], blueprint.mask_token, precise)
     return Outcome(summary, float(nats.sum()), float(held_out.weights.sum()), len(nats))
+
+
+def latency_ms(model: torch.nn.Module, blueprint: Blueprint) -> float:
+    """The median time of a forward pass over one row of a full context, in milliseconds."""
+    device = next(model.parameters()).device
+    row_BT = torch.full((1, blueprint.settled()[0]), blueprint.start_token, device=device)
+    times = []
+    with torch.inference_mode(), autocast(device, blueprint.learning.precision)():
+        for _ in range(1 + LATENCY_PASSES):
+            began = time.perf_counter()
+            model(input_ids=row_BT).logits.float().sum().item()  # which waits for a GPU
+            times.append(1000 * (time.perf_counter() - began))
+    return float(np.median(times[1:]))
 
 
 def beginnings(whole: Sample, tokens: int) -> Sample:
@@ -142,26 +162,38 @@ def keep_model(model: torch.nn.Module, shards: Path, folder: Path, context: int)
     draft.rename(folder)
 
 
-def wait_for(path: Path, seconds: float) -> float:
-    """The deadline that somebody writes to `path`; raises TimeoutError where nobody does."""
+def wait_for(path: Path, seconds: float) -> float | None:
+    """The deadline that somebody writes to `path`, or None for none; raises TimeoutError where nobody does."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if path.exists():
-            return float(json.loads(path.read_text())["deadline"])
+            deadline: float | None = json.loads(path.read_text())["deadline"]
+            return deadline
         time.sleep(0.02)
     raise TimeoutError(f"nobody wrote {path} within {seconds:.0f} s")
 
 
+@contextmanager
+def in_group(meeting: Path, rank: int, world_size: int, device: str = "cpu") -> Iterator[None]:
+    """Within, this process is one of a group, whose ranks meet at the new file `meeting`."""
+    if world_size == 1:
+        yield
+        return
+    backend = "nccl" if device == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=f"file://{meeting}", rank=rank, world_size=world_size)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
 def carry_out_in_group(assignment: Assignment, rank: int, world_size: int, meeting: Path, log: Path) -> None:
-    """One rank of a training, in a process of its own; ranks meet at the new file `meeting`, and write to `log`."""
+    """One rank of a training, in a process of its own, which writes to `log`; see `in_group`."""
     with log.open("ab") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
-    if world_size > 1:
-        dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world_size)
-    carry_out(assignment, rank, world_size)
-    if world_size > 1:
-        dist.destroy_process_group()
+    with in_group(meeting, rank, world_size, assignment.device):
+        carry_out(assignment, rank, world_size)
 
 
 class Trainee:
@@ -170,6 +202,13 @@ class Trainee:
     def carry_out(self, assignment: Assignment) -> Outcome:
         """One assignment, alone."""
         return carry_out(assignment)
+
+    def carry_out_together(
+        self, assignment: Assignment, rank: int, world_size: int, meeting: Path
+    ) -> Outcome:
+        """This worker's part of an assignment that all workers share, as they will in the final run."""
+        with in_group(meeting, rank, world_size, assignment.device):
+            return carry_out(assignment, rank, world_size)
 
     def peak_flops(self, device: str, precision: Precision, threads: int = 1) -> float:
         """What this worker's matrix products reach, in FLOP/s; all workers are asked at once."""
@@ -184,7 +223,7 @@ class Trainee:
 
 
 def final_run(launch: dict[str, Assignment]) -> Outcome:
-    """One rank of the final run: starts up, waits for the go, and trains until the deadline in it.
+    """One rank of the final run: starts up, waits for the go, and trains until the deadline in it, if any.
 
     Runs under Ray Train, whose process group the ranks share. A restarted rank finds the go where
     it lay, and the newest checkpoint.
@@ -193,6 +232,6 @@ def final_run(launch: dict[str, Assignment]) -> Outcome:
 
     assignment, ranks = launch["assignment"], ray_train.get_context()
     deadline = wait_for(assignment.folder / GO, PATIENCE_SECONDS)
-    deadline = max(deadline, time.time() + LEAST_SECONDS)
-    assignment = replace(assignment, clock=Wall(deadline))
+    if deadline is not None:
+        assignment = replace(assignment, clock=Wall(max(deadline, time.time() + LEAST_SECONDS)))
     return carry_out(assignment, ranks.get_world_rank(), ranks.get_world_size())

@@ -1,0 +1,100 @@
+"""What a budget would buy: the scaling law, informed by this run's probe and by earlier runs, and asked ahead."""
+
+from collections.abc import Sequence
+
+from tasks.artifacts import Tokens
+from tasks.calibrate import Calibration
+from tasks.evidence import Earlier, Evidence
+from training.law import PRIORS, Forecast, Law, Point
+from training.model import hidden_parameters
+from training.objectives import Objective
+
+SEEDS_ERROR = 0.01  # relative, of another run's score: seed, settings, batch; measured, see the README
+
+
+def point_of(tokens: Tokens, batch_tokens: int, depth: int, seen: float, bits: float, error: float) -> Point:
+    """A training of `seen` tokens as the law sees it."""
+    each = tokens.bytes_per_token
+    return Point(
+        parameters=hidden_parameters(depth),
+        text_bytes=seen * each,
+        unique=tokens.tokens["train"] * each,
+        bits=bits,
+        error=error,
+        batch_bytes=batch_tokens * each,
+    )
+
+
+def informed_law(
+    tokens: Tokens, objective: Objective, batch_tokens: int, calibration: Calibration, evidence: Evidence
+) -> tuple[Law, float, str]:
+    """The law for this text, the error of its offset, and what it rests on.
+
+    Scores are of the test split. Where earlier runs scored all of it, they say where it lies; else the
+    probe does, by a sample, whose error no later point can mend.
+    """
+    law, earlier = PRIORS[objective.head], evidence.of_this_text()
+    seen = [of_earlier(tokens, run) for run in earlier]
+    law = law.informed(seen)
+    sampled = max((probe.test_error for probe in calibration.probes), default=0.0)
+    law = law.informed(
+        [
+            point_of(
+                tokens, batch_tokens, probe.depth, probe.tokens, probe.test_bits, sampled if seen else 0.0
+            )
+            for probe in calibration.probes
+        ]
+    )
+    basis = (
+        f"{len(earlier)} earlier runs on this text"
+        if earlier
+        else "the probe alone, no earlier run on this text"
+    )
+    return law, 0.0 if seen else sampled, basis
+
+
+def of_earlier(tokens: Tokens, run: Earlier) -> Point:
+    """An earlier run's test score; its vocabulary may have been another."""
+    return Point(
+        parameters=hidden_parameters(run.depth),
+        text_bytes=run.tokens * run.bytes_per_token,
+        unique=tokens.tokens["train"] * tokens.bytes_per_token,
+        bits=run.bits,
+        error=SEEDS_ERROR,
+        batch_bytes=run.batch_tokens * run.bytes_per_token,
+    )
+
+
+def best_depth(law: Law, tokens: Tokens, batch_tokens: int, seen: dict[int, float]) -> int:
+    """The depth that ends lowest, of those for which `seen` says how many tokens they would get."""
+
+    return min(seen, key=lambda depth: law_bits(law, tokens, batch_tokens, depth, seen[depth]))
+
+
+def foresee(law: Law, tokens: Tokens, batch_tokens: int, depth: int, seen: float, error: float) -> Forecast:
+    """The test score of a training of `seen` tokens at a depth, with a 90 % interval."""
+    return law.forecast(point_of(tokens, batch_tokens, depth, seen, 1.0, error))
+
+
+def optimal_depth(law: Law, tokens: Tokens, batch_tokens: int, depths: Sequence[int], seen: float) -> int:
+    """The depth that a given number of tokens feeds best: where weights and tokens are worth the same.
+
+    At a fixed number of tokens the largest model scores best, at any price; so the price counts: of all
+    sizes and tokens of the same FLOPs, these are the best (Hoffmann et al. 2022, section 3.3).
+    """
+
+    def misfit(depth: int) -> float:
+        flops = hidden_parameters(depth) * seen
+        ends = {
+            other: law_bits(law, tokens, batch_tokens, other, flops / hidden_parameters(other))
+            for other in depths
+        }
+        return ends[depth] - min(ends.values())
+
+    return min(depths, key=misfit)
+
+
+def law_bits(law: Law, tokens: Tokens, batch_tokens: int, depth: int, seen: float) -> float:
+    """The expected test score of a training."""
+    point = point_of(tokens, batch_tokens, depth, seen, 1.0, 0.0)
+    return law.bits(point.parameters, point.text_bytes, point.unique, point.batch_bytes)
