@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.figures import Figure, report
-from tests.benchmarks.readme import rewrite
+from tests.benchmarks.figures import Figure, report, shown
+from tests.benchmarks.readme import rewrite, table
 from tests.benchmarks.watched import watch
 
 MEGABYTES = 150
+MACHINE = {"cores": 2, "cpu": "a CPU", "memory_gb": 8}
 
 
 def figure(value: float, must: str | None = "<= 4", name: str = "memory") -> Figure:
@@ -34,20 +35,45 @@ def test_figures_are_printed_last_and_kept_with_their_circumstances(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = tmp_path / "results.jsonl"
-    assert report([figure(3), figure(9, None, "time")], quick=True, results=results)
-    assert not report([figure(5)], quick=True, results=results)
+    assert report([figure(3), figure(9, None, "time")], True, ("--seeds", "2"), results)
+    assert not report([figure(5)], True, (), results)
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
     kept = [json.loads(line) for line in results.read_text().splitlines()]
     assert [line["value"] for line in printed] == [line["value"] for line in kept] == [3, 9, 5]
     wanted = ["bench", "figure", "value", "low", "high", "unit", "must", "aim", "holds"]
     assert list(printed[0]) == wanted
-    assert set(kept[0]) == {*wanted, "commit", "date", "quick", "machine"}
+    assert set(kept[0]) == {*wanted, "commit", "date", "quick", "arguments", "machine"}
+    assert [line["arguments"] for line in kept] == ["--seeds 2", "--seeds 2", ""]
+
+
+def test_arguments_are_kept_without_paths_of_the_machine(tmp_path: Path) -> None:
+    file = tmp_path / "a=b.txt"
+    file.touch()
+    words = ("--labelled", str(tmp_path), "--text", str(file), f"--text={file}", "--also", "", "--seeds=2")
+    assert shown(words) == "--labelled FOLDER --text FILE --text=FILE --also '' --seeds=2"
+
+
+@pytest.mark.parametrize(
+    ("bench", "arguments", "says"),
+    [
+        ("server", "", "make bench BENCH=server"),
+        ("main_job", "--seeds 2", 'make bench BENCH=main_job ARGS="--seeds 2"'),
+        ("training/scaling", "", 'make bench BENCH=training ARGS="--part scaling"'),
+        (
+            "training/scaling",
+            "--seconds 12 --part utilisation,scaling --seeds 5",
+            'make bench BENCH=training ARGS="--part scaling --seconds 12 --seeds 5"',
+        ),
+    ],
+)
+def test_a_table_comes_with_the_command_that_measures_it_again(bench: str, arguments: str, says: str) -> None:
+    circumstances = {"commit": "abc", "date": "2026-01-01", "machine": MACHINE, "arguments": arguments}
+    assert f"`{says}`" in table([{**figure(3).line(), **circumstances, "bench": bench}])
 
 
 def test_the_readme_shows_the_latest_full_figures_and_nothing_else_changes(tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
     lines = [(3.0, "2026-01-01", False), (5.0, "2026-01-02", False), (7.0, "2026-01-03", True)]
-    machine = {"cores": 2, "cpu": "a CPU", "memory_gb": 8}
     with results.open("w") as file:
         for value, date, quick in lines:
             record = {
@@ -55,7 +81,8 @@ def test_the_readme_shows_the_latest_full_figures_and_nothing_else_changes(tmp_p
                 "date": date,
                 "quick": quick,
                 "commit": "abc",
-                "machine": machine,
+                "arguments": "",
+                "machine": MACHINE,
             }
             file.write(json.dumps(record) + "\n")
     page = "# before\n<!-- bench:main_job -->\nold\n<!-- end -->\nafter\n"

@@ -22,6 +22,7 @@ from training.data import Shards, Slice
 from training.journal import read_journal
 from training.loop import Summary, train
 from training.model import Scratch
+from training.objectives import MaskedLanguageModel
 from training.optimizers import LAMB
 from training.parallel import DDP, FSDP, Shared, Single, TensorParallel
 from training.parts import gathered
@@ -42,6 +43,12 @@ def blueprint_of(
     return tiny.model_copy(update={"model": Scratch.model_validate({"family": family, "depth": depth})})
 
 
+def masked(strategy: object, family: str, **settings: Any) -> Blueprint:
+    """The output layer sees hidden tokens alone, of which every worker has another number."""
+    blueprint = blueprint_of(strategy, ADAMW, family, **settings)
+    return blueprint.model_copy(update={"objective": MaskedLanguageModel()})
+
+
 def strategy_cases() -> dict[str, Blueprint]:
     """What two workers do; each must end as one worker would."""
     fsdp, cut = {"kind": "fsdp"}, {"kind": "tensor_parallel"}
@@ -54,6 +61,9 @@ def strategy_cases() -> dict[str, Blueprint]:
         "ddp_muon": blueprint_of({"kind": "ddp"}, MUON, depth=1),
         "fsdp_muon": blueprint_of(fsdp, MUON, depth=1),
         "tensor_muon": blueprint_of(cut, MUON),
+        "ddp_masked": masked({"kind": "ddp"}, "bert", depth=1),
+        "fsdp_masked": masked(fsdp, "bert", depth=1),
+        "fsdp_masked_in_parts": masked(fsdp, "modernbert", depth=2, micro_batch_tokens=64),
     }
 
 
@@ -200,8 +210,11 @@ def assert_equal_runs(one: Path, several: Path, relative: float) -> None:
     weights = load_file(one / "weights.safetensors")
     together = load_file(several / "weights.safetensors")
     assert weights.keys() == together.keys()
-    for name, weight in weights.items():
-        assert (together[name] - weight).norm() <= 100 * relative * weight.norm(), name
+    for (
+        name,
+        weight,
+    ) in weights.items():  # a bias of keys changes nothing, so it stays at what rounding leaves
+        assert (together[name] - weight).norm() <= 100 * relative * weight.norm() + 1e-5, name
 
 
 @pytest.mark.parametrize("name", strategy_cases())

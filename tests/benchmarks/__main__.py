@@ -31,7 +31,7 @@ def benchmarks() -> list[str]:
 def run(name: str, arguments: Arguments) -> bool:
     """Runs one benchmark here; whether all holds that must."""
     module = importlib.import_module(f"tests.benchmarks.bench_{name}")
-    return report(module.main(arguments), arguments.quick)
+    return report(module.main(arguments), arguments.quick, arguments.rest)
 
 
 def run_all(words: list[str]) -> bool:

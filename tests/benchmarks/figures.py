@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -75,8 +76,23 @@ def commit() -> str:
     return (said[0] or "unknown") + ("+" if said[1] else "")
 
 
-def report(figures: Sequence[Figure], quick: bool, results: Path = RESULTS) -> bool:
-    """Prints a table and, last, one JSON line a figure; keeps them. Whether all holds that must."""
+def shown(words: Sequence[str]) -> str:
+    """Command-line arguments for readers elsewhere: a path of this machine is FILE or FOLDER."""
+
+    def without_path(word: str) -> str:
+        option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+        if value and Path(value).exists():  # an empty word would be the folder that we are in
+            value = "FOLDER" if Path(value).is_dir() else "FILE"
+        return option + equals + value
+
+    return shlex.join(map(without_path, words))
+
+
+def report(figures: Sequence[Figure], quick: bool, words: Sequence[str], results: Path = RESULTS) -> bool:
+    """Prints a table and, last, one JSON line a figure; keeps them. Whether all holds that must.
+
+    `words` are the benchmark's own arguments, without which nobody could measure the same again.
+    """
     table = Table("figure", "value", "interval", "unit", "must", "aim", "", box=None)
     for figure in figures:
         interval = f"{short(figure.low)} to {short(figure.high)}" if figure.low is not None else ""
@@ -88,6 +104,7 @@ def report(figures: Sequence[Figure], quick: bool, results: Path = RESULTS) -> b
         "commit": commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "quick": quick,
+        "arguments": shown(words),
         "machine": machine(),
     }
     with results.open("a", encoding="utf-8") as file:

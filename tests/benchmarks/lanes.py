@@ -18,15 +18,8 @@ from typing import IO, Any
 from tasks.home import FOR_SPEED
 
 ROOT = Path(__file__).parents[2]
-NOT_PASSED = (
-    "SHOESTRING_",
-    "PREFECT_",
-    "MLFLOW_",
-    "RAY_",
-    "OMP_",
-    "MKL_",
-    "MALLOC_",
-)  # the machine's own set-up
+# How the names of variables begin that are the machine's own set-up, which no job inherits.
+NOT_PASSED = ("SHOESTRING_", "PREFECT_", "MLFLOW_", "RAY_", "OMP_", "MKL_", "MALLOC_")
 Go = Callable[[], None]
 Result = dict[str, Any]
 

@@ -15,6 +15,7 @@ from tests.benchmarks.figures import RESULTS, short
 
 README = Path(__file__).parents[2] / "README.md"
 BLOCK = re.compile(r"(<!-- bench:([\w/]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PART = re.compile(r"--part[ =]\S+")
 
 
 def latest(results: Path, bench: str) -> list[dict[str, Any]]:
@@ -38,9 +39,15 @@ def table(lines: list[dict[str, Any]]) -> str:
     last = lines[-1]
     machine = last["machine"]
     source = f"{last['date'][:10]}, commit {last['commit']}, {machine['cores']} cores of {machine['cpu']}"
-    name, _, part = last["bench"].partition("/")
-    command = f"make bench BENCH={name}" + (f' ARGS="--part {part}"' if part else "")
-    return "\n".join([*rows, "", f"<sub>{source}, {machine['memory_gb']} GB; `{command}`</sub>"])
+    return "\n".join([*rows, "", f"<sub>{source}, {machine['memory_gb']} GB; `{command(last)}`</sub>"])
+
+
+def command(line: dict[str, Any]) -> str:
+    """What measures this table again: as it was run, but of several parts only the table's own."""
+    name, _, part = line["bench"].partition("/")
+    words = PART.sub("", line["arguments"]).split()
+    words = ["--part", part, *words] if part else words
+    return f"make bench BENCH={name}" + (f' ARGS="{" ".join(words)}"' if words else "")
 
 
 def rewrite(text: str, results: Path = RESULTS) -> str:
