@@ -69,7 +69,7 @@ class Deciding:
             return amount.value * share
         if amount.unit == "flops":
             return amount.value * share / self.flops(depth)
-        return usable * share * self.rate(depth)
+        return max(1.0, usable) * share * self.rate(depth)
 
     def flops(self, depth: int) -> float:
         """Training FLOPs a token."""

@@ -54,6 +54,7 @@ def stages(plan: Plan) -> list[dict[str, Any]]:
         "cross-validation": plan.reasons["cross-validation"],
         "evaluation, registration, exit": plan.judging.reason,
         "final run": "what is left",
+        "preparing and planning": "done",
     }
     there = {one.stage for one in plan.stages}
     found = [
@@ -78,7 +79,7 @@ def expected(plan: Plan) -> list[dict[str, Any]]:
             f"test score {names[name]}",
             f"{one.bits:.3f} {unit}",
             f"{one.low:.3f} to {one.high:.3f}",
-            plan.basis if name == "this budget" else "",
+            plan.basis if name == "this budget" else "the same law",
         )
         for name, one in plan.forecasts.items()
     ]

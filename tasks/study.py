@@ -1,6 +1,7 @@
 """The Optuna study of a search: its samplers, what a kill left of it, its rungs, and what it teaches."""
 
 import itertools
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -62,13 +63,15 @@ class Search(Section):
 def sampler_of(name: str, seed: int) -> optuna.samplers.BaseSampler:
     """The sampler of this name; a grid's points are put in line, and need none."""
     if name == "tpe":
-        return optuna.samplers.TPESampler(
-            seed=seed,
-            multivariate=True,
-            group=True,  # conditional settings are modelled with what they hang on
-            constant_liar=True,
-            n_startup_trials=FIRST_AT_RANDOM,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.samplers.TPESampler(
+                seed=seed,
+                multivariate=True,
+                group=True,  # conditional settings are modelled with what they hang on
+                constant_liar=True,
+                n_startup_trials=FIRST_AT_RANDOM,
+            )
     if name == "gp":
         return optuna.samplers.GPSampler(
             seed=seed, n_startup_trials=FIRST_AT_RANDOM, warn_independent_sampling=False

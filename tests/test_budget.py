@@ -1,5 +1,7 @@
 import json
+import math
 import pickle
+import re
 import time
 from pathlib import Path
 from typing import Literal
@@ -9,7 +11,9 @@ import torch
 
 from training.budget import (
     SMALLEST_BUDGET_SECONDS,
+    Amount,
     AnyClock,
+    Budget,
     Replay,
     TokenCount,
     Wall,
@@ -27,7 +31,31 @@ from training.budget import (
     ("text", "seconds"), [("90s", 90), ("5m", 300), ("1h30m", 5400), ("2d", 172_800), ("1.5h", 5400)]
 )
 def test_budgets_read_as_people_write_them(text: str, seconds: float) -> None:
-    assert parse_budget(text) == seconds
+    assert parse_budget(text) == Amount(seconds, "seconds")
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [
+        ("20M tokens", Amount(20e6, "tokens")),
+        ("300ktok", Amount(300e3, "tokens")),
+        ("3e15 flops", Amount(3e15, "flops")),
+        ("2PFLOP", Amount(2e15, "flops")),
+    ],
+)
+def test_budgets_may_count_training_instead_of_time(text: str, amount: Amount) -> None:
+    found = parse_budget(text)
+    assert (found.value, found.unit) == (pytest.approx(amount.value), amount.unit)
+    assert found.seconds == math.inf and 0 < found.like_seconds < math.inf
+    pattern = Budget.__metadata__[1].metadata[0].pattern  # type: ignore[attr-defined]
+    assert re.match(pattern, text)  # the run form takes it, too
+
+
+def test_two_budgets_are_refused() -> None:
+    with pytest.raises(ValueError, match="two budgets"):
+        parse_budget("5m 10m")
+    with pytest.raises(ValueError, match="is no budget"):
+        parse_budget("5m 20M tokens")
 
 
 @pytest.mark.parametrize("text", ["0", "5 parsecs", "", "m5", "5m later", "-3m"])
@@ -36,9 +64,18 @@ def test_what_is_no_budget_is_refused_with_an_example(text: str) -> None:
         parse_budget(text)
 
 
-@pytest.mark.parametrize("text", ["1s", "0s", "0.5m"])
-def test_a_budget_too_small_names_the_smallest(text: str) -> None:
-    with pytest.raises(ValueError, match=f"{SMALLEST_BUDGET_SECONDS}s"):
+@pytest.mark.parametrize(
+    ("text", "smallest"),
+    [
+        ("1s", f"{SMALLEST_BUDGET_SECONDS}s"),
+        ("0s", f"{SMALLEST_BUDGET_SECONDS}s"),
+        ("0.5m", f"{SMALLEST_BUDGET_SECONDS}s"),
+        ("5 tokens", "5e\\+04 tokens"),
+        ("1 flop", "1e\\+11 flops"),
+    ],
+)
+def test_a_budget_too_small_names_the_smallest(text: str, smallest: str) -> None:
+    with pytest.raises(ValueError, match=smallest):
         parse_budget(text)
 
 

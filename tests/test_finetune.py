@@ -15,6 +15,7 @@ from tasks.recipe import check_together
 from tasks.settle import settle
 from tasks.spelling import BytePairs
 from tasks.split import Validation, split_corpus
+from tasks.study import Search
 from tasks.tokens import tokenize_corpus
 from tests.test_tokens import CLOCK
 from training.blueprint import Blueprint, Learning
@@ -33,7 +34,7 @@ def tokens_for(objective: Objective, model: Model) -> Tokens:
 
 
 def base(objective: Objective, model: Model, tokens: Tokens, learning: Learning) -> Blueprint:
-    learning, _ = settle(learning, objective, model, tokens)
+    learning, _ = settle(learning, objective, model, tokens, 1, False, 60.0)
     return Blueprint(
         model=model,
         objective=objective,

@@ -26,7 +26,11 @@ def finished(head: Head, aliases: tuple[str, ...] = ("challenger", "champion")) 
         champion_version_before=None,
     )
     folder = trained.folder
-    plan = {"clock": {"started": 0.0, "budget_seconds": 60.0}, "workers": 1}
+    plan = {
+        "clock": {"started": 0.0, "budget": "60s"},
+        "workers": 1,
+        "forecasts": {"this budget": [2.0, 1.9, 2.1]},
+    }
     (folder / "plan.json").write_text(json.dumps(plan))
     for record in (trained, report, registered):
         (folder / f"{record.kind}.json").write_text(record.model_dump_json())

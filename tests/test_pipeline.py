@@ -14,15 +14,17 @@ from transformers import (
 )
 
 from flows.pipeline import train_best_model
-from tasks import home, plan, search, telemetry, tracking
+from tasks import division, home, telemetry, tracking, trials
 from tasks.artifacts import Registered
 from tasks.cluster import stop_ray
 from tasks.generate import complete, resolve_model
 from tasks.launch import summary
 from tasks.library import PythonFunctions, PythonStdlib
 from tasks.outbox import Thinning
+from tasks.planned import Plan
 from tasks.source import Files, Source
 from tasks.split import Validation
+from tasks.study import Search
 from training.journal import read_journal
 from training.model import Scratch
 from training.objectives import MaskedLanguageModel, Objective, SequenceClassification
@@ -47,8 +49,9 @@ class Seen:
 def test_a_budget_becomes_a_registered_model_with_evidence(
     corpus_files: Path, fresh_home: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "SMALL_SECONDS", 4.0)  # so that a short run has trials and folds, too
-    monkeypatch.setattr(search, "WATCHED_TOKENS", 512)
+    monkeypatch.setattr(division, "LEAST_FOLD_SECONDS", 0.5)  # so that a short run has trials and folds, too
+    monkeypatch.setattr(division, "LEAST_TRIAL_SECONDS", 2.0)
+    monkeypatch.setattr(trials, "WATCHED_TOKENS", 512)
     monkeypatch.delenv(home.STARTED_VARIABLE, raising=False)
     seen = Seen()
     telemetry.draw_on(seen)
@@ -57,6 +60,7 @@ def test_a_budget_becomes_a_registered_model_with_evidence(
             budget="60s",
             source=Files(paths=(str(corpus_files),)),
             validation=Validation(test_share=0.1, validation_share=0.1, folds=2),
+            search=Search(share=0.4),
             return_state=True,
         )
     finally:
@@ -72,9 +76,8 @@ def test_a_budget_becomes_a_registered_model_with_evidence(
     assert found["elapsed_seconds"] < 1.1 * 60
     assert len(found["folds"]["scores"]) == 2
     assert found["training_seconds"] > 5
-    trials = json.loads((home.run_folder(run) / "trials.json").read_text())
-    assert trials
-    assert any(trial["value"] is not None for trial in trials)
+    searched = json.loads((home.run_folder(run) / "search.json").read_text())
+    assert searched["trials"][0]["state"] == "complete"
     assert set(seen.ended) >= {"Clean the corpus", "Plan the budget", "Search settings", "Register and gate"}
 
     client = tracking.client()
@@ -116,7 +119,7 @@ def test_the_same_flow_serves_the_other_objectives(
     prefect_server: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(plan, "SMALL_SECONDS", 4.0)
+    monkeypatch.setattr(division, "LEAST_FOLD_SECONDS", 1.0)
     monkeypatch.delenv(home.STARTED_VARIABLE, raising=False)
     try:
         state = train_best_model(
@@ -135,9 +138,9 @@ def test_the_same_flow_serves_the_other_objectives(
     assert found["objective"] == objective.kind
     assert found["interval"][0] < found["value"] < found["interval"][1]
     assert len(found["folds"]["scores"]) == 2
-    decided = plan.Plan.model_validate_json((home.run_folder(run) / "plan.json").read_text())
+    decided = Plan.model_validate_json((home.run_folder(run) / "plan.json").read_text())
     assert decided.blueprint.learning.attention != "auto"
-    assert all(row["reason"] for row in decided.rows())
+    assert all(row["reason"] for row in decided.rows()[:-1])
     folder = home.run_folder(run) / "final" / "model"
     model, tokenizer = family.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert model(**tokenizer("def f(self):", return_tensors="pt")).logits.isfinite().all()

@@ -5,66 +5,99 @@ from pathlib import Path
 import pytest
 
 from tasks.artifacts import Corpus, InputError, Splits, Tokens
-from tasks.calibrate import Calibration
+from tasks.calibrate import Calibration, Probe
 from tasks.clock import Clock, make_clock
 from tasks.cluster import Compute
+from tasks.evidence import Earlier, Evidence
 from tasks.home import run_folder
 from tasks.memory import depths_that_fit, least_bytes
-from tasks.plan import DEPTHS, Plan, best_depth, decide, divide, seconds_per_token
+from tasks.plan import DEPTHS, Deciding
+from tasks.planned import Plan, seconds_per_token
 from tasks.settle import compile_or_not, context_rule, scored_tokens
+from tasks.study import Search
 from tests.tiny_shards import write_shards
 from training.blueprint import Blueprint, Learning
-from training.model import Scratch
+from training.budget import TokenCount, Wall
+from training.model import Scratch, hidden_parameters
 from training.objectives import CausalLanguageModel, MaskedLanguageModel, SequenceClassification
 
-RATES = {2: 40_000.0, 4: 15_000.0, 6: 5_000.0}
-MEASURED = Calibration(rates=RATES, attention="sdpa", attention_reason="twice as fast", peak_flops=5e11)
+RATES = {2: 80_000.0, 4: 30_000.0, 6: 10_000.0}
+PROBES = (
+    Probe(depth=2, tokens=50_000, validation_bits=2.5, test_bits=2.55, test_error=0.01),
+    Probe(depth=2, tokens=300_000, validation_bits=1.95, test_bits=2.0, test_error=0.01),
+)
+MEASURED = Calibration(
+    rates=RATES, attention="sdpa", attention_reason="twice as fast", peak_flops=5e11, probes=PROBES
+)
+NEVER_RUN = Evidence(champion=False)
+FIRST_RUN = Earlier(
+    name="first",
+    same_text=True,
+    same_machine=True,
+    depth=3,
+    tokens=4_000_000,
+    batch_tokens=4096,
+    bytes_per_token=3.0,
+    bits=1.5,
+    speed=0.9,
+    judging_seconds=9.0,
+)
 
 
-def a_clock(seconds: float) -> Clock:
-    return Clock(
-        key="c",
-        run_id="r",
-        run_name="n",
-        budget_seconds=seconds,
-        started=time.time(),
-        deadline=time.time() + seconds,
-    )
+def a_clock(budget: str, used: float = 0.0) -> Clock:
+    return Clock(key="c", run_id="r", run_name="n", budget=budget, started=time.time() - used)
 
 
-def some_tokens(folds: int = 3, test_tokens: int = 100_000) -> Tokens:
+def some_tokens(folds: int = 4, test_tokens: int = 100_000, train_tokens: int = 3_000_000) -> Tokens:
     corpus = Corpus(key="c", source="s", documents_read=9, documents=9, bytes=10**7, dropped={}, changed={})
-    parts = {"train": 3_000_000, "validation": 100_000, "test": test_tokens}
+    parts = {"train": train_tokens, "validation": 100_000, "test": test_tokens}
     splits = Splits(key="s", corpus=corpus, documents=parts, bytes=parts, folds=folds, near_duplicates=0)
     return Tokens(key="t", splits=splits, vocabulary=1024, tokens=parts, bytes_per_token=3.0)
 
 
 def base(depth: int | None = None) -> Blueprint:
     return Blueprint(
-        model=Scratch(depth=depth), learning=Learning(context=256, batch_tokens=2048), vocabulary=1024
+        model=Scratch(depth=depth), learning=Learning(context=256, batch_tokens=4096), vocabulary=1024
     )
 
 
-@pytest.mark.parametrize("left", [40.0, 90.0, 170.0, 280.0, 7000.0])
-@pytest.mark.parametrize("folds", [0, 3, 10])
-def test_the_parts_add_up_to_what_is_left(left: float, folds: int) -> None:
-    parts = divide(left, reserve=20, workers=2, folds=folds, search_share=0.2)
-    used = parts["search"] + parts["folds"] + parts["final"]
-    assert used <= left - 20 + 1e-9
-    assert parts["final"] >= 0.5 * used
+def planned(
+    budget: str = "5m",
+    tokens: Tokens | None = None,
+    depth: int | None = None,
+    evidence: Evidence = NEVER_RUN,
+    search: Search | None = None,
+    used: float = 15.0,
+    blueprint: Blueprint | None = None,
+) -> Plan:
+    deciding = Deciding(
+        a_clock(budget, used),
+        tokens or some_tokens(),
+        blueprint or base(depth),
+        Compute(),
+        2,
+        MEASURED,
+        search or Search(),
+        evidence,
+    )
+    return deciding.plan({"context": "x"})
 
 
-def test_little_time_goes_to_the_final_run_whole() -> None:
-    parts = divide(60, reserve=15, workers=2, folds=3, search_share=0.2)
-    assert parts["search"] == parts["folds"] == 0
+@pytest.mark.parametrize("budget", ["1m", "2m", "5m", "20m", "10h"])
+@pytest.mark.parametrize("folds", [0, 4, 10])
+def test_the_parts_add_up_to_what_is_left(budget: str, folds: int) -> None:
+    plan = planned(budget, some_tokens(folds))
+    used = plan.search_seconds + plan.folds_seconds + plan.final_seconds
+    left = plan.clock.left() - plan.reserve_seconds
+    assert left - 13 <= used <= left + 1
+    assert plan.final_seconds >= 0.5 * used
+    assert plan.final_deadline == pytest.approx(plan.clock.deadline - plan.reserve_seconds)
 
 
 def test_more_time_buys_a_larger_model_and_little_text_a_smaller() -> None:
-    plenty = 10**12
-    depths = [best_depth(RATES, 2, seconds, plenty) for seconds in (10, 300, 10_000, 1_000_000)]
+    depths = [planned(budget).blueprint.model.settled_depth() or 0 for budget in ("1m", "5m", "3h", "10d")]
     assert depths == sorted(depths)
     assert depths[-1] > depths[0]
-    assert best_depth(RATES, 2, 10_000, 10**5) < depths[-2]
 
 
 def test_what_was_measured_is_believed_and_larger_models_cost_more() -> None:
@@ -75,24 +108,92 @@ def test_what_was_measured_is_believed_and_larger_models_cost_more() -> None:
 
 
 def test_every_choice_has_a_reason_and_what_the_user_set_is_kept() -> None:
-    measured = MEASURED.model_copy(update={"rates": {5: 9000.0}})
-    plan = decide(a_clock(300), some_tokens(), base(depth=5), Compute(), 2, measured, 0.2)
-    assert all(row["reason"] for row in plan.rows())
+    plan = planned(depth=5)
     assert plan.blueprint.model.settled_depth() == 5
     shown = {row["what"]: row for row in plan.rows()}
     assert shown["depth"]["reason"] == "user"
     assert shown["attention"]["value"] == plan.blueprint.learning.attention == "sdpa"
     assert shown["attention"]["reason"] == "twice as fast"
     assert shown["compile"]["value"] == plan.blueprint.learning.compile == "off"
+    assert all(row["reason"] for row in plan.rows()[:-1])
+    assert plan.rows()[-1]["what"] == "advice"
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
 
 
-def test_a_resumed_run_keeps_its_blueprint_and_the_reasons() -> None:
-    first = decide(a_clock(300), some_tokens(), base(), Compute(), 2, MEASURED, 0.2, reasons={"context": "x"})
-    again = decide(
-        a_clock(200), some_tokens(), first.blueprint, Compute(), 2, MEASURED, 0.2, reasons=first.reasons
+def test_a_resumed_run_keeps_its_blueprint() -> None:
+    first = planned()
+    again = planned(used=100, blueprint=first.blueprint)
+    assert again.blueprint == first.blueprint
+
+
+def test_the_forecast_is_narrower_and_nearer_where_this_text_was_trained_on_before() -> None:
+    blind, told = planned(), planned(evidence=Evidence(runs=(FIRST_RUN,)))
+
+    def width(plan: Plan) -> float:
+        found = plan.forecasts["this budget"]
+        return (found.high - found.low) / found.bits
+
+    assert width(told) < 0.5 * width(blind)
+    assert "1 earlier run" in told.basis and "no earlier run" in blind.basis
+    names = ("this budget", "twice", "four times")
+    assert [told.forecasts[name].bits for name in names] == sorted(
+        (told.forecasts[name].bits for name in names), reverse=True
     )
-    assert (again.blueprint, again.reasons) == (first.blueprint, first.reasons)
+
+
+def test_speeds_and_times_of_earlier_runs_are_believed() -> None:
+    told = planned(depth=3, evidence=Evidence(runs=(FIRST_RUN,), champion=False))
+    assert told.tokens_per_second == pytest.approx(0.9 * planned(depth=3).tokens_per_second)
+    assert told.judging.seconds == pytest.approx(9.0 + 2.5)
+    elsewhere = FIRST_RUN.model_copy(update={"same_machine": False})
+    strange = planned(depth=3, evidence=Evidence(runs=(elsewhere,), champion=False))
+    assert strange.tokens_per_second == planned(depth=3).tokens_per_second
+
+
+def test_settings_that_won_before_are_taken_where_nothing_is_searched_and_nothing_was_set() -> None:
+    rate = "learning.optimizer.learning_rate"
+    won = FIRST_RUN.model_copy(update={"gain": 0.03, "settings": {rate: 0.03}})
+    told = planned(depth=3, evidence=Evidence(runs=(won,)), search=Search(share=0))
+    assert told.blueprint.learning.optimizer.learning_rate == 0.03
+    assert told.reasons["learning_rate"] == "prior run first, whose search won 3.0%"
+    mine = base(3).model_copy(
+        update={
+            "learning": Learning.model_validate(
+                {
+                    "context": 256,
+                    "batch_tokens": 4096,
+                    "optimizer": {"kind": "muon", "learning_rate": 0.01},
+                }
+            )
+        }
+    )
+    kept = planned(evidence=Evidence(runs=(won,)), search=Search(share=0), blueprint=mine)
+    assert kept.blueprint.learning.optimizer.learning_rate == 0.01
+
+
+def test_where_text_is_short_more_time_does_not_help_and_the_plan_says_so() -> None:
+    short = planned("2d", some_tokens(train_tokens=30_000))
+    assert "more text will" in short.rows()[-1]["value"]
+    assert "four times the budget" in planned("5m").rows()[-1]["value"]
+
+
+def test_a_budget_of_tokens_keeps_no_clock() -> None:
+    plan = planned("20M tokens", search=Search(share=0.2))
+    assert plan.final_deadline is None and plan.evaluation_seconds is None
+    spent = (
+        (plan.final_tokens or 0) + 4 * (plan.fold_tokens or 0) + plan.search_trials * (plan.trial_tokens or 0)
+    )
+    assert spent == pytest.approx(20e6, rel=0.02)
+    assert isinstance(plan.final_clock(), TokenCount) and isinstance(plan.trial_clock(), TokenCount)
+    assert isinstance(planned("5m").final_clock(), Wall)
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+
+
+def test_a_budget_of_flops_buys_fewer_tokens_of_a_larger_model() -> None:
+    small, large = (planned("1e14 flops", depth=depth) for depth in (2, 6))
+    assert (small.final_tokens or 0) > 3 * (large.final_tokens or 0)
+    used = 6 * hidden_parameters(6) * (large.final_tokens or 0)
+    assert 0.3e14 < used < 1e14  # the output layer and attention take the rest
 
 
 def test_compiling_pays_on_a_gpu_in_a_long_run_only() -> None:
@@ -106,10 +207,13 @@ def test_documents_to_classify_get_no_longer_context_than_they_need(
 ) -> None:
     tokens = some_tokens()
     write_shards(tokens.folder, [text[: 40 + number % 50] for number, text in enumerate(corpus_texts)])
-    context, reason = context_rule(SequenceClassification(), Scratch(), tokens)
+    context, reason = context_rule(SequenceClassification(), Scratch(), tokens, False, 300)
     assert context == 96  # of at most 90 bytes
     assert "100.0% of the documents" in reason
-    assert context_rule(CausalLanguageModel(), Scratch(), tokens)[0] == 256
+    contexts = [
+        context_rule(CausalLanguageModel(), Scratch(), tokens, False, seconds)[0] for seconds in (300, 1e5)
+    ]
+    assert contexts == [256, 1024]
 
 
 def test_scoring_a_masked_model_is_given_fewer_tokens_for_the_same_time() -> None:
@@ -123,20 +227,18 @@ def test_a_model_that_cannot_fit_is_refused_with_the_numbers() -> None:
         depths_that_fit(base(depth=12), DEPTHS, "cpu", 1e8)
     fitting = depths_that_fit(base(), DEPTHS, "cpu", needed)
     assert fitting == tuple(depth for depth in DEPTHS if depth <= 12)
-    assert best_depth(RATES, 2, 1e9, 10**12, fitting) == 12
     with pytest.raises(InputError, match="cannot fit"):
         depths_that_fit(base(), DEPTHS, "cpu", 1e6)
 
 
 def test_judging_fits_into_what_is_reserved_for_it() -> None:
-    plan = decide(a_clock(300), some_tokens(test_tokens=50_000_000), base(), Compute(), 2, MEASURED, 0.2)
-    assert 2 * plan.evaluation_seconds < plan.reserve_seconds < 0.3 * 300
-    assert plan.final_deadline == pytest.approx(plan.clock.deadline - plan.reserve_seconds)
+    plan = planned(tokens=some_tokens(test_tokens=50_000_000), evidence=Evidence(champion=True))
+    assert 2 * (plan.evaluation_seconds or 0) < plan.reserve_seconds < 0.3 * 300
 
 
 def test_a_budget_that_preparing_used_up_is_refused_with_one_that_suffices() -> None:
     with pytest.raises(InputError, match=r"give at least \d+s"):
-        decide(a_clock(15), some_tokens(), base(), Compute(), 2, MEASURED, 0.2)
+        planned("60s", used=50.0)
 
 
 def test_a_resumed_run_has_what_was_left_of_its_budget(fresh_home: object) -> None:

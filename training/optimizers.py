@@ -72,7 +72,7 @@ class Adam(Choice):
     """Steps of like size for all weights (Kingma and Ba 2015); its L2 penalty fades where gradients are large."""
 
     kind: Literal["adam"] = "adam"
-    learning_rate: Annotated[float, Tune(3e-4, 1e-2, log=True)] = Field(
+    learning_rate: Annotated[float, Tune(3e-4, 1e-2, log=True, width_power=-1.0)] = Field(
         default=2e-3, gt=0, le=1, description="Step size. Too high diverges, too low wastes the budget."
     )
     beta1: Beta1 = 0.9
@@ -88,7 +88,7 @@ class AdamW(Choice):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019); matrices decay, gains do not."""
 
     kind: Literal["adamw"] = "adamw"
-    learning_rate: Annotated[float, Tune(3e-4, 1e-2, log=True)] = Field(
+    learning_rate: Annotated[float, Tune(3e-4, 1e-2, log=True, width_power=-1.0)] = Field(
         default=2e-3, gt=0, le=1, description="Step size. Too high diverges, too low wastes the budget."
     )
     beta1: Beta1 = 0.9
@@ -104,7 +104,7 @@ class RMSProp(Choice):
     """Gradients over their recent size (Hinton 2012): Adam without a memory of the direction, unless asked for."""
 
     kind: Literal["rms_prop"] = "rms_prop"
-    learning_rate: Annotated[float, Tune(3e-4, 1e-2, log=True)] = Field(
+    learning_rate: Annotated[float, Tune(3e-4, 1e-2, log=True, width_power=-1.0)] = Field(
         default=2e-3, gt=0, le=1, description="Step size. Too high diverges, too low wastes the budget."
     )
     smoothing: float = Field(

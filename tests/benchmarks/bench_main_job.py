@@ -59,7 +59,7 @@ class Run:
     @property
     def elapsed_share(self) -> float:
         """Seconds from the process' start to its exit, over the budget."""
-        return self.watched.seconds / parse_budget(self.budget)
+        return self.watched.seconds / parse_budget(self.budget).seconds
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def read_options(arguments: Arguments) -> argparse.Namespace:
         parser.error("--seeds: at least 1")
     options.also = [budget for budget in options.also.split(",") if budget]
     try:
-        seconds = [parse_budget(budget) for budget in (options.budget, *options.also)]
+        seconds = [parse_budget(budget).seconds for budget in (options.budget, *options.also)]
     except ValueError as problem:
         parser.error(str(problem))
     options.trainer_seconds = options.trainer_seconds or seconds[0]
@@ -200,7 +200,7 @@ def time_and_memory(budget: str, runs: Sequence[Run]) -> list[Figure]:
     results = [run.result for run in runs]
     finished = [result for result in results if result is not None]
     if finished:
-        inside = [result["training_seconds"] / parse_budget(budget) for result in finished]
+        inside = [result["training_seconds"] / parse_budget(budget).seconds for result in finished]
         figures.append(worst("optimizer steps", inside, "of budget", ">= 0.65", budget in SHARE_MUST))
     done, must = [float(result is not None) for result in results], budget in REGISTERED_MUST
     every = figure(f"evaluated and registered, {budget}", fmean(done), _range(done), "of runs", ">= 1", must)
