@@ -13,6 +13,15 @@ from rich.markup import escape
 
 from tasks import home
 from tasks.artifacts import InputError
+from tasks.options import (
+    BudgetOption,
+    HomeOption,
+    JsonOption,
+    ModelOption,
+    RecipeArgument,
+    SeedOption,
+    SetOption,
+)
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -28,64 +37,6 @@ app = typer.Typer(
     "Then `shoestring generate 'def fibonacci('`.",
 )
 errors = Console(stderr=True, highlight=False)
-
-
-def _settle(folder: Path | None) -> Path | None:
-    """Settles on the home before any command imports what reads it."""
-    try:
-        home.use_home(folder)
-    except OSError as problem:
-        raise InputError(
-            f"the home folder {folder or home.home()} cannot be written ({problem.strerror}): name another with --home"
-        ) from None
-    return folder
-
-
-HomeOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--home",
-        callback=_settle,
-        is_eager=True,
-        help="Where everything lies. Default: $SHOESTRING_HOME, or ./.shoestring",
-        show_default=False,
-    ),
-]
-RecipeArgument = Annotated[
-    str, typer.Argument(help="A recipe by name (`shoestring recipes` lists them) or a YAML file.")
-]
-BudgetOption = Annotated[
-    str | None,
-    typer.Option(
-        "--budget",
-        help="Time from start to exit: 90s, 5m, 1h30m. Default: the recipe's, or 5m.",
-        show_default=False,
-    ),
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="SECTION.FIELD=VALUE",
-        help="Changes one setting, such as model.depth=4; may be repeated.",
-        show_default=False,
-    ),
-]
-SeedOption = Annotated[
-    int | None,
-    typer.Option("--seed", min=0, help="Another seed, another training. Default: 0", show_default=False),
-]
-ModelOption = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        help="name@alias, name/version or a folder. Default: the newest champion.",
-        show_default=False,
-    ),
-]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print the result as one JSON object on the last line.")
-]
 
 
 @app.command()
@@ -113,6 +64,27 @@ def run(
 
     request = None if resume else launch.read_request(recipe, budget, seed, settings or [])
     launch.tell(launch.summary(launch.execute(_pipeline, request, resume)), as_json)
+
+
+@app.command()
+def finish(
+    run_id: Annotated[
+        str, typer.Argument(metavar="RUN", help="A stopped run, by its id or `last`.")
+    ] = "last",
+    home_folder: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge and register the best model that a stopped or killed run has left, in seconds.
+
+    What has not been trained by then is given up; `shoestring run --resume` would go on with it.
+    """
+    from tasks import launch
+    from tasks.finish import refuse_running
+
+    stopped = launch.find_run(run_id)
+    refuse_running(stopped)
+    launch.execute(_finish, {"run_id": stopped}, None)
+    launch.tell(launch.summary(stopped), as_json)
 
 
 @app.command()
@@ -284,6 +256,12 @@ def _pipeline() -> "Flow[..., Any]":
     from flows.pipeline import train_best_model
 
     return train_best_model
+
+
+def _finish() -> "Flow[..., Any]":
+    from flows.finish import finish_run
+
+    return finish_run
 
 
 def _preview() -> "Flow[..., Any]":

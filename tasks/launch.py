@@ -68,7 +68,8 @@ def execute(
 
         if request is not None:
             parameters = check_parameters(flow.fn, request)
-            check_together(*(parameters[name] for name in TOGETHER))
+            if TOGETHER[0] in parameters:
+                check_together(*(parameters[name] for name in TOGETHER))
             server.wait()
             run = _new_run(flow, parameters)
         else:
@@ -119,9 +120,9 @@ def find_run(reference: str) -> str:
     matching = names[-1:] if reference == "last" else [name for name in names if name.startswith(reference)]
     if len(matching) != 1:
         there = ", ".join(name[:8] for name in names[-5:]) or "none"
-        raise InputError(f"--resume {reference}: no such run in {runs}; the latest are {there}")
+        raise InputError(f"there is no one run {reference!r} in {runs}; the latest are {there}")
     if (runs / matching[0] / "registered.json").exists():
-        raise InputError(f"run {matching[0]} is finished; there is nothing to resume")
+        raise InputError(f"run {matching[0]} is finished: there is nothing to go on with")
     return matching[0]
 
 
@@ -166,10 +167,10 @@ def summary(run_id: str) -> dict[str, Any]:
     """
     folder = home.run_folder(run_id)
     plan, trained, report, registered = (
-        json.loads((folder / f"{kind}.json").read_text())
+        json.loads(path.read_text()) if (path := folder / f"{kind}.json").exists() else {}
         for kind in ("plan", "trained", "report", "registered")
     )
-    started = float(plan["clock"]["started"])
+    state = json.loads((folder / "clock.json").read_text())
     return {
         "flow_run_id": run_id,
         "mlflow_run_id": registered["mlflow_run_id"],
@@ -186,10 +187,12 @@ def summary(run_id: str) -> dict[str, Any]:
         "baseline": report["baseline"],
         "verdict": registered["verdict"],
         "folds": {"mean": report["folds"]["mean"], "scores": report["folds"]["scores"]},
-        "budget": plan["clock"]["budget"],
-        "foreseen": plan["forecasts"]["this budget"],
-        "elapsed_seconds": time.time() - started,
-        "training_seconds": training_seconds(folder, int(plan["workers"])),
+        "budget": state["budget"],
+        "foreseen": plan["forecasts"]["this budget"] if plan else None,
+        "elapsed_seconds": state["used_seconds"] + time.time() - (folder / "clock.json").stat().st_mtime
+        if state["pid"] == os.getpid()
+        else state["used_seconds"],
+        "training_seconds": training_seconds(folder, int(plan.get("workers", 1))),
         "tokens_trained": trained["tokens_trained"],
         "parameters": trained["parameters"],
         "run_folder": str(folder),
@@ -246,13 +249,13 @@ def tell(found: dict[str, Any], as_json: bool) -> None:
     budget, used = parse_budget(found["budget"]), found["elapsed_seconds"]
     of = f"of {budget.value:.0f} " if budget.unit == "seconds" else ""
     share = found["training_seconds"] / (budget.value if of else used)
-    foreseen, low, high = found["foreseen"]
+    foreseen, low, high = found["foreseen"] or (None, None, None)
     lines = [
         "",
         f"{found['model_name']} version {found['model_version']}: {found['verdict']}",
         *scores(found),
         f"  model     {found['parameters']:,} parameters, {found['tokens_trained']:,} tokens trained",
-        f"  foreseen  {foreseen:.3f} (90 %: {low:.3f} to {high:.3f})",
+        *([f"  foreseen  {foreseen:.3f} (90 %: {low:.3f} to {high:.3f})"] if foreseen else []),
         f"  time      {used:.0f} {of}s; {share:.0%} in training steps",
         f"  evidence  {found['run_folder']}/report",
         "",

@@ -117,14 +117,17 @@ def in_a_run() -> bool:
 R = TypeVar("R", bound=Record)
 
 
-def publish(record: R) -> R:
-    """Shows a record as a table on the run's page, also where its stage was cached, and passes it on."""
+def publish(record: R, run_id: str | None = None) -> R:
+    """Shows a record as a table on the run's page, also where its stage was cached, and passes it on.
+
+    It is kept in the folder of this run, or of the run named.
+    """
     kept = record.stage not in _ran
     if kept:
         with stage(record.stage) as shown:
             shown.result = "kept from earlier, as data and settings are the same"
     if in_a_run():
-        folder = run_folder(str(prefect.runtime.flow_run.id))
+        folder = run_folder(run_id or str(prefect.runtime.flow_run.id))
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{record.kind}.json").write_text(record.model_dump_json(indent=1))
         title = f"## {record.stage}" + (" (kept from earlier)" if kept else "")

@@ -50,6 +50,7 @@ def train_trial(
         pause_at=until,
         peak_flops=plan.calibration.peak_flops,
         measure_latency=latency,
+        keep_model=until == 1.0,  # for whoever finishes the run early
         device="cuda" if plan.compute.on_gpu() else "cpu",
     )
     return pool(plan.compute).carry_out(assignment)

@@ -45,7 +45,7 @@ def test_budgets_read_as_people_write_them(text: str, seconds: float) -> None:
 )
 def test_budgets_may_count_training_instead_of_time(text: str, amount: Amount) -> None:
     found = parse_budget(text)
-    assert (found.value, found.unit) == (pytest.approx(amount.value), amount.unit)
+    assert found.value == pytest.approx(amount.value) and found.unit == amount.unit
     assert found.seconds == math.inf and 0 < found.like_seconds < math.inf
     pattern = Budget.__metadata__[1].metadata[0].pattern  # type: ignore[attr-defined]
     assert re.match(pattern, text)  # the run form takes it, too

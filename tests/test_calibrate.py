@@ -8,6 +8,7 @@ from tasks.artifacts import InputError
 from tasks.calibrate import attentions, calibrate
 from tasks.cluster import Compute, pool, release_pools, stop_ray
 from tasks.telemetry import stage
+from tests import tiny_run
 from tests.test_plan import some_tokens
 from tests.tiny_shards import tiny_blueprint, write_shards
 from training.model import Scratch
@@ -33,6 +34,7 @@ def test_real_workers_are_measured_once_and_a_cluster_says_how_many_it_has(
 ) -> None:
     tokens = some_tokens()
     write_shards(tokens.folder, corpus_texts)
+    tiny_run.tokenizer().save_pretrained(tokens.folder / "tokenizer")
     try:
         with stage("Plan the budget") as shown:
             workers = pool(Compute(workers=1))
@@ -40,6 +42,10 @@ def test_real_workers_are_measured_once_and_a_cluster_says_how_many_it_has(
             assert f"{found.attention} {found.rates[1]:,.0f} tokens/s" in found.attention_reason
             assert found.attention_reason.count("tokens/s") == 3
             assert found.peak_flops is not None and found.peak_flops > 1e9
+            assert len(found.probes) == 2 and found.memory_gb[1] > 0.1
+            short, longer = found.probes
+            assert longer.tokens > short.tokens and longer.test_bits < short.test_bits
+            assert longer.test_error == 0  # all of so small a split is scored
             release_pools()  # who asks again is told what was measured, without workers
             assert calibrate(tiny_blueprint(), tokens, workers, fresh_home, 300, shown) == found
         monkeypatch.setenv("RAY_ADDRESS", "auto")

@@ -45,7 +45,7 @@ def shoestring(*words: str, home: Path, **options: float) -> subprocess.Complete
         (["--budget", "1s"], "the smallest that can work is 45s"),
         (["no-such-recipe"], "give a YAML file, or one of"),
         (["--set", "nonsense"], "write section.field=value"),
-        (["--resume", "last"], "no such run"),
+        (["--resume", "last"], "there is no one run"),
     ],
 )
 def test_what_cannot_work_is_said_at_once(words: list[str], message: str, tmp_path: Path) -> None:

@@ -26,12 +26,10 @@ def finished(head: Head, aliases: tuple[str, ...] = ("challenger", "champion")) 
         champion_version_before=None,
     )
     folder = trained.folder
-    plan = {
-        "clock": {"started": 0.0, "budget": "60s"},
-        "workers": 1,
-        "forecasts": {"this budget": [2.0, 1.9, 2.1]},
-    }
+    plan = {"workers": 1, "forecasts": {"this budget": [2.0, 1.9, 2.1]}}
     (folder / "plan.json").write_text(json.dumps(plan))
+    state = {"budget": "60s", "used_seconds": 50.0, "pid": 0}
+    (folder / "clock.json").write_text(json.dumps(state))
     for record in (trained, report, registered):
         (folder / f"{record.kind}.json").write_text(record.model_dump_json())
     for journal in folder.rglob("journal.jsonl"):
