@@ -1,7 +1,7 @@
 """The calibration: what this machine does with this model and data, measured for seconds before the plan.
 
-All workers train together, as they will in the final run. The first of these trainings are probes:
-their models are the run's first, and their scores are where the forecast starts.
+All workers train together, as they will in the final run. The first of these trainings is the probe:
+its model is the run's first, and its scores are where the forecast starts.
 """
 
 import time
@@ -27,7 +27,7 @@ from training.model import autocast
 from training.watch import Watch
 from training.worker import Assignment
 
-PROBE = "probe"  # the folders of the probes in the run's begin with it
+PROBE = "probe"  # the folder of the probe, in the run's
 PROBE_DEPTH = 2  # of a model whose depth is open
 DEPTHS_MEASURED, LARGER_DEPTHS_MEASURED = (2, 4, 6), (2, 4, 6, 10)
 LARGER_SECONDS = 3600.0  # of budget, from which on the larger ones are measured, too
@@ -63,7 +63,7 @@ class Calibration(BaseModel):
     attention: Attention  # to train with
     attention_reason: str
     peak_flops: float | None = None  # of a worker's matrix products, all workers at once
-    probes: tuple[Probe, ...] = ()  # the first is short; with two, they say how fast this text is learned
+    probe: Probe
 
 
 def calibrate(
@@ -75,9 +75,9 @@ def calibrate(
     shown: Stage,
     text_is_known: bool = False,
 ) -> Calibration:
-    """Tokens a second of all workers by depth, the fastest attention, the peak of the hardware, and the probes.
+    """Tokens a second of all workers by depth, the fastest attention, the peak of the hardware, and the probe.
 
-    Where earlier runs have shown how this text is learned, the short probe is enough. `folder` is the
+    Where earlier runs have shown how this text is learned, a short probe is enough. `folder` is the
     run's; a resumed run finds there what it had measured. Raises InputError where not even one step
     fits into the time that a calibration may take.
     """
@@ -93,14 +93,10 @@ def calibrate(
     depths = larger if asked is None else (asked,)
     probed, compared = (PROBE_DEPTH, ATTENTION_DEPTH) if asked is None else (asked, asked)
     here = partial(Measurement, base, tokens, workers, folder)
-    first = here(probed, ways[0], seconds, PROBE)  # and the slow first steps of a new process
-    probes = [scored(first, seconds)]
-    shown.move(0.2, f"a first model: {probes[0].test_bits:.2f} {base.objective.unit}")
-    if not text_is_known:
-        longer = min(LONGEST_PROBE_SECONDS, max(2 * seconds, PROBE_SHARE * like_seconds))
-        first = here(probed, ways[0], longer, f"{PROBE}-longer")
-        probes.append(scored(first, seconds))
-        shown.move(0.5, f"a second one: {probes[1].test_bits:.2f} {base.objective.unit}")
+    longer = min(LONGEST_PROBE_SECONDS, PROBE_SHARE * like_seconds)
+    first = here(probed, ways[0], seconds if text_is_known else max(2 * seconds, longer), PROBE)
+    probe = scored(first, seconds)
+    shown.move(0.5, f"a first model: {probe.test_bits:.2f} {base.objective.unit}")
     speeds = {way: here(compared, way, seconds) for way in ways} if len(ways) > 1 else {}
     fastest = max(ways, key=lambda way: speeds[way].rate if speeds else 0.0)
     measured = {compared: speeds[fastest]} if speeds else {}
@@ -118,7 +114,7 @@ def calibrate(
         attention_reason=", ".join(f"{way} {speed.rate:,.0f} tokens/s" for way, speed in speeds.items())
         or reason,
         peak_flops=peak_flops,
-        probes=tuple(probes),
+        probe=probe,
     )
     path.write_text(found.model_dump_json())
     return found

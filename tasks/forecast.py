@@ -12,8 +12,10 @@ from training.objectives import Objective
 SEEDS_ERROR = 0.01  # relative, of another run's score: seed, settings, batch; measured, see the README
 
 
-def point_of(tokens: Tokens, batch_tokens: int, depth: int, seen: float, bits: float, error: float) -> Point:
-    """A training of `seen` tokens as the law sees it."""
+def point_of(
+    tokens: Tokens, batch_tokens: int, depth: int, seen: float, bits: float = 1.0, error: float = 0.0
+) -> Point:
+    """A training of `seen` tokens as the law sees it; `bits` is what it scored, if it was."""
     each = tokens.bytes_per_token
     return Point(
         parameters=hidden_parameters(depth),
@@ -36,21 +38,15 @@ def informed_law(
     law, earlier = PRIORS[objective.head], evidence.of_this_text()
     seen = [of_earlier(tokens, run) for run in earlier]
     law = law.informed(seen)
-    sampled = max((probe.test_error for probe in calibration.probes), default=0.0)
-    law = law.informed(
-        [
-            point_of(
-                tokens, batch_tokens, probe.depth, probe.tokens, probe.test_bits, sampled if seen else 0.0
-            )
-            for probe in calibration.probes
-        ]
-    )
+    probe = calibration.probe
+    error = probe.test_error if seen else 0.0
+    law = law.informed([point_of(tokens, batch_tokens, probe.depth, probe.tokens, probe.test_bits, error)])
     basis = (
         f"{len(earlier)} earlier runs on this text"
         if earlier
         else "the probe alone, no earlier run on this text"
     )
-    return law, 0.0 if seen else sampled, basis
+    return law, 0.0 if seen else probe.test_error, basis
 
 
 def of_earlier(tokens: Tokens, run: Earlier) -> Point:
@@ -68,12 +64,12 @@ def of_earlier(tokens: Tokens, run: Earlier) -> Point:
 def best_depth(law: Law, tokens: Tokens, batch_tokens: int, seen: dict[int, float]) -> int:
     """The depth that ends lowest, of those for which `seen` says how many tokens they would get."""
 
-    return min(seen, key=lambda depth: law_bits(law, tokens, batch_tokens, depth, seen[depth]))
+    return min(seen, key=lambda depth: law.bits(point_of(tokens, batch_tokens, depth, seen[depth])))
 
 
 def foresee(law: Law, tokens: Tokens, batch_tokens: int, depth: int, seen: float, error: float) -> Forecast:
     """The test score of a training of `seen` tokens at a depth, with a 90 % interval."""
-    return law.forecast(point_of(tokens, batch_tokens, depth, seen, 1.0, error))
+    return law.forecast(point_of(tokens, batch_tokens, depth, seen, error=error))
 
 
 def optimal_depth(law: Law, tokens: Tokens, batch_tokens: int, depths: Sequence[int], seen: float) -> int:
@@ -86,15 +82,9 @@ def optimal_depth(law: Law, tokens: Tokens, batch_tokens: int, depths: Sequence[
     def misfit(depth: int) -> float:
         flops = hidden_parameters(depth) * seen
         ends = {
-            other: law_bits(law, tokens, batch_tokens, other, flops / hidden_parameters(other))
+            other: law.bits(point_of(tokens, batch_tokens, other, flops / hidden_parameters(other)))
             for other in depths
         }
         return ends[depth] - min(ends.values())
 
     return min(depths, key=misfit)
-
-
-def law_bits(law: Law, tokens: Tokens, batch_tokens: int, depth: int, seen: float) -> float:
-    """The expected test score of a training."""
-    point = point_of(tokens, batch_tokens, depth, seen, 1.0, 0.0)
-    return law.bits(point.parameters, point.text_bytes, point.unique, point.batch_bytes)

@@ -106,16 +106,14 @@ class Deciding:
 
     def divided(self, usable: float, depth: int) -> Division:
         """The stages' seconds."""
-        point = point_of(
-            self.tokens, self.batch_tokens, depth, self.seen(depth, usable, FINAL_GUESS), 1.0, 0.0
-        )
+        point = point_of(self.tokens, self.batch_tokens, depth, self.seen(depth, usable, FINAL_GUESS))
         return divide(
             usable,
             self.workers,
             self.tokens.splits.folds,
             self.search.share,
             self.search.pruning,
-            self.law.slope(point.parameters, point.text_bytes, point.unique),
+            self.law.slope(point),
             tuple(run.gain for run in self.evidence.runs if run.gain is not None),
         )
 

@@ -100,9 +100,9 @@ class Plan(Record):
 
     def point(self, depth: int, seen: float, validation_bits: float) -> Point:
         """A trial's score as the law counts it: as the probes' test scores are to their validation's."""
-        probe = self.calibration.probes[-1]
+        probe = self.calibration.probe
         bits = validation_bits * probe.test_bits / probe.validation_bits
-        return point_of(self.tokens, self.batch_tokens, depth, seen, bits, 0.0)
+        return point_of(self.tokens, self.batch_tokens, depth, seen, bits)
 
     @property
     def batch_tokens(self) -> int:
@@ -125,9 +125,8 @@ class Plan(Record):
     def worth_of_a_trial(self) -> float:
         """What the machine's time for a trial would win in the final run, relative."""
         depth = self.blueprint.model.settled_depth() or self.trial_depth
-        point = point_of(self.tokens, self.batch_tokens, depth, self.final_seen, 1.0, 0.0)
-        slope = self.law.slope(point.parameters, point.text_bytes, point.unique)
-        return -slope * self.trial_seconds / self.workers / self.final_seconds
+        point = point_of(self.tokens, self.batch_tokens, depth, self.final_seen)
+        return -self.law.slope(point) * self.trial_seconds / self.workers / self.final_seconds
 
     def rows(self) -> list[dict[str, Any]]:
         """Each choice with its value and its reason, the stages, and what should come of it all."""

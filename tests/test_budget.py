@@ -17,7 +17,6 @@ from training.budget import (
     Replay,
     TokenCount,
     Wall,
-    expected_loss_nats,
     matmul_peak_flops,
     parse_budget,
     training_flops_per_token,
@@ -94,12 +93,6 @@ def test_repeated_tokens_are_worth_less_and_less() -> None:
     assert worths == sorted(worths)
     assert worths[1] > 1900  # a second pass is nearly as good as fresh text
     assert worths[-1] < 1000 * (1 + 15.4 + 0.1)  # a thousandth is worth nothing
-
-
-def test_the_law_trades_size_against_tokens() -> None:
-    small, large = (expected_loss_nats(n, 1e9, 1e12) for n in (1e6, 1e8))
-    assert large < small
-    assert expected_loss_nats(1e8, 1e6, 1e12) > expected_loss_nats(1e6, 1e8, 1e12)
 
 
 def test_flops_of_a_known_model() -> None:

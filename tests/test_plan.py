@@ -22,12 +22,9 @@ from training.model import Scratch, hidden_parameters
 from training.objectives import CausalLanguageModel, MaskedLanguageModel, SequenceClassification
 
 RATES = {2: 80_000.0, 4: 30_000.0, 6: 10_000.0}
-PROBES = (
-    Probe(depth=2, tokens=50_000, validation_bits=2.5, test_bits=2.55, test_error=0.01),
-    Probe(depth=2, tokens=300_000, validation_bits=1.95, test_bits=2.0, test_error=0.01),
-)
+PROBE = Probe(depth=2, tokens=300_000, validation_bits=1.95, test_bits=2.0, test_error=0.01)
 MEASURED = Calibration(
-    rates=RATES, attention="sdpa", attention_reason="twice as fast", peak_flops=5e11, probes=PROBES
+    rates=RATES, attention="sdpa", attention_reason="twice as fast", peak_flops=5e11, probe=PROBE
 )
 NEVER_RUN = Evidence(champion=False)
 FIRST_RUN = Earlier(

@@ -22,12 +22,9 @@ SCALES = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18
 SMALLEST = {"tokens": 50_000, "flops": 1e11}  # some twenty steps of the smallest model
 TOKENS_A_SECOND, FLOPS_A_SECOND = 2e4, 3e11  # of training, on two cores; measured, see the README
 
-# Loss in nats a token = E + A / parameters^ALPHA + B / tokens^BETA (Hoffmann et al. 2022, table A3).
-IRREDUCIBLE_NATS, A, B, ALPHA, BETA = 1.69, 406.4, 410.7, 0.34, 0.28
 # How fast the worth of repeated tokens decays, and of parameters beyond those that the text can fill
-# (Muennighoff et al. 2023, appendix A); a text fills one parameter with TOKENS_PER_PARAMETER.
+# (Muennighoff et al. 2023, appendix A).
 REPEATS_DECAY, EXCESS_DECAY = 15.4, 5.3
-TOKENS_PER_PARAMETER = 20  # Hoffmann et al. 2022
 
 
 Unit = Literal["seconds", "tokens", "flops"]
@@ -114,13 +111,6 @@ def worth(amount: float, unique: float, decay: float) -> float:
     """What `amount` is worth where only `unique` of it is new: more and more of the rest is wasted."""
     excess = max(0.0, amount / unique - 1)
     return min(amount, unique) + unique * decay * (1 - math.exp(-excess / decay))
-
-
-def expected_loss_nats(parameters: float, tokens: float, unique_tokens: float) -> float:
-    """The law's loss in nats a token; good for ranking sizes at one vocabulary, not as a forecast."""
-    filled = worth(parameters, unique_tokens / TOKENS_PER_PARAMETER, EXCESS_DECAY)
-    seen = worth(tokens, unique_tokens, REPEATS_DECAY)
-    return IRREDUCIBLE_NATS + float(A / filled**ALPHA) + float(B / seen**BETA)
 
 
 def training_flops_per_token(parameters: int, layers: int, width: int, context: int) -> float:
