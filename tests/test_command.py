@@ -15,6 +15,7 @@ import pytest
 
 from tasks import launch
 from tasks.artifacts import InputError
+from tasks.tracking import PARENT_TAG
 
 SHOESTRING = [sys.executable, "-m", "flows"]
 OURS_TO_SET = ("SHOESTRING_", "PREFECT_", "MLFLOW_", "RAY_")
@@ -122,11 +123,14 @@ def wait_for_checkpoint(home: Path, seconds: float = 150) -> Path:
 
 
 def states(home: Path) -> tuple[str, str]:
-    """The last run's state in Prefect and in MLflow."""
+    """The last run's state in Prefect and in MLflow, where trials and folds have runs of their own."""
     with sqlite3.connect(home / "prefect" / "prefect.db") as prefect:
         flow = prefect.execute("select state_type from flow_run order by created desc").fetchone()[0]
     with sqlite3.connect(home / "mlflow.db") as mlflow:
-        run = mlflow.execute("select status from runs order by start_time desc").fetchone()[0]
+        children = f"select run_uuid from tags where key = '{PARENT_TAG}'"
+        run = mlflow.execute(
+            f"select status from runs where run_uuid not in ({children}) order by start_time desc"
+        ).fetchone()[0]
     return flow, run
 
 
