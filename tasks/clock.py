@@ -14,6 +14,7 @@ from tasks.artifacts import Record
 from tasks.cluster import Compute, warm_up
 from tasks.home import STARTED_VARIABLE, run_folder
 from tasks.outbox import Courier
+from tasks.telemetry import prepare_until
 from training.budget import Amount, parse_budget
 
 BEAT_SECONDS = 1.0
@@ -94,6 +95,7 @@ def start_clock(budget: str, compute: Compute) -> Clock:
         str(prefect.runtime.flow_run.id), str(prefect.runtime.flow_run.name), budget, process_start()
     )
     keep_beating(clock)
+    prepare_until(clock.deadline)
     warm_up(compute)
     Courier.of(clock.run_id)
     return clock

@@ -22,7 +22,7 @@ from prefect.artifacts import (
 from prefect.context import FlowRunContext, TaskRunContext
 
 from tasks import tracking
-from tasks.artifacts import Record
+from tasks.artifacts import InputError, Record
 from tasks.home import run_folder
 from tasks.tracking import MetricName
 from training.journal import Event
@@ -58,6 +58,15 @@ class Terminal(Protocol):
 
 _terminal: Terminal | None = None
 _ran: set[str] = set()  # stages that ran in this process
+_deadline: float | None = None  # Unix time
+PREPARING = ("Clean the corpus", "Split the corpus", "Tokenize the corpus")  # no time of theirs can be cut
+KNOWN_SHARE = 0.05  # of a stage, after which its time can be foreseen
+
+
+def prepare_until(deadline: float) -> None:
+    """Has a stage that prepares the data give up once it is clear that it would not be done by then."""
+    global _deadline
+    _deadline = deadline
 
 
 def draw_on(terminal: Terminal | None) -> None:
@@ -74,9 +83,15 @@ class Stage:
         self.result = ""
         self._artifact: UUID | None = None
         self._drawn = time.monotonic()
+        self._began = time.time()
 
     def move(self, share: float, detail: str = "") -> None:
-        """Shows progress in [0, 1], at once on the terminal, every few seconds in Prefect."""
+        """Shows progress in [0, 1], at once on the terminal, every few seconds in Prefect.
+
+        Raises InputError where preparing the data takes more than the budget.
+        """
+        if _deadline is not None and self.name in PREPARING and share >= KNOWN_SHARE:
+            self._refuse_late(share, _deadline)
         if _terminal:
             _terminal.move(self.name, min(1.0, share), detail)
         if time.monotonic() - self._drawn > ARTIFACT_SECONDS and in_a_run():
@@ -92,6 +107,15 @@ class Stage:
 
     def __call__(self, share: float) -> None:
         self.move(share)
+
+    def _refuse_late(self, share: float, deadline: float) -> None:
+        needed = (time.time() - self._began) / min(1.0, share)
+        if self._began + needed > deadline:
+            left = deadline - self._began
+            raise InputError(
+                f"{self.name.lower()} alone takes about {needed:.0f} s, and {left:.0f} s of the budget were left for"
+                f" it: give at least {3 * needed - left:.0f} s more, or less text"
+            )
 
 
 @contextmanager

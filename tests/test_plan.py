@@ -1,9 +1,11 @@
 import json
+import math
 import time
 from pathlib import Path
 
 import pytest
 
+from tasks import telemetry
 from tasks.artifacts import Corpus, InputError, Splits, Tokens
 from tasks.calibrate import Calibration, Probe
 from tasks.clock import Clock, make_clock
@@ -245,3 +247,19 @@ def test_a_resumed_run_has_what_was_left_of_its_budget(fresh_home: object) -> No
     clock = make_clock("abc", "n", "5m", started=time.time())
     assert clock.left() == pytest.approx(200, abs=1)
     assert make_clock("new", "n", "5m", started=time.time() - 10).left() == pytest.approx(290, abs=1)
+
+
+def test_preparing_that_takes_more_than_the_budget_is_given_up_with_the_number() -> None:
+    telemetry.prepare_until(time.time() + 0.5)
+    try:
+        with telemetry.stage("Clean the corpus") as shown:
+            shown.move(0.01)  # too early to tell
+            time.sleep(0.1)
+            with pytest.raises(
+                InputError, match=r"clean the corpus alone takes about \d+ s, .* give at least"
+            ):
+                shown.move(0.1)
+        with telemetry.stage("Train the final model") as shown:
+            shown.move(0.06)  # has a clock of its own
+    finally:
+        telemetry.prepare_until(math.inf)
