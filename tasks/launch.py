@@ -193,6 +193,13 @@ def summary(run_id: str) -> dict[str, Any]:
         if state["pid"] == os.getpid()
         else state["used_seconds"],
         "training_seconds": training_seconds(folder, int(plan.get("workers", 1))),
+        "stage_seconds": json.loads(stages.read_text())
+        if (stages := folder / "stages.json").exists()
+        else {},
+        "tokens_per_second": {
+            "foreseen": plan.get("tokens_per_second"),
+            "measured": trained["tokens_trained"] / max(1e-9, trained["training_seconds"]),
+        },
         "tokens_trained": trained["tokens_trained"],
         "parameters": trained["parameters"],
         "run_folder": str(folder),

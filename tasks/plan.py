@@ -59,8 +59,8 @@ class Deciding:
         self.speed = believed[len(believed) // 2] if believed else 1.0
 
     def rate(self, depth: int) -> float:
-        """Tokens a second of a final run at a depth, looks included."""
-        return self.speed * STEPS_SHARE / seconds_per_token(self.calibration.rates, depth)
+        """Tokens a second at a depth, inside optimizer steps of all workers."""
+        return self.speed / seconds_per_token(self.calibration.rates, depth)
 
     def seen(self, depth: int, usable: float, share: float) -> float:
         """Tokens that a share of the budget buys at a depth, `usable` seconds being left where time counts."""
@@ -69,7 +69,7 @@ class Deciding:
             return amount.value * share
         if amount.unit == "flops":
             return amount.value * share / self.flops(depth)
-        return max(1.0, usable) * share * self.rate(depth)
+        return max(1.0, usable) * share * STEPS_SHARE * self.rate(depth)
 
     def flops(self, depth: int) -> float:
         """Training FLOPs a token."""
@@ -102,7 +102,7 @@ class Deciding:
         """Seconds to train in, all stages together; where no clock is kept, those that it should take."""
         if self.clock.amount.unit == "seconds":
             return left - self.judged(depth).reserve(self.clock.amount.value)
-        return self.seen(depth, 0.0, 1.0) / self.rate(depth)
+        return self.seen(depth, 0.0, 1.0) / self.rate(depth) / STEPS_SHARE
 
     def divided(self, usable: float, depth: int) -> Division:
         """The stages' seconds."""
@@ -173,12 +173,12 @@ class Deciding:
             search_seconds=parts.search,
             trial_seconds=parts.trial,
             trial_depth=trial_depth,
-            trial_tokens=int(parts.trial * rate / self.workers) if counted else None,
+            trial_tokens=int(parts.trial * STEPS_SHARE * rate / self.workers) if counted else None,
             folds_seconds=parts.folds,
             fold_seconds=parts.fold,
-            fold_tokens=int(parts.fold * rate / self.workers) if counted else None,
+            fold_tokens=int(parts.fold * STEPS_SHARE * rate / self.workers) if counted else None,
             final_seconds=parts.final,
-            final_tokens=int(parts.final * rate) if counted else None,
+            final_tokens=int(parts.final * STEPS_SHARE * rate) if counted else None,
             known_settings=tuple(run.settings for run in known),
             judging=judged,
             forecasts={

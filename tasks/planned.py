@@ -32,7 +32,7 @@ class Plan(Record):
     depths: tuple[int, ...]  # that may be chosen; one, where it was not open
     law: Law
     law_error: float  # relative, of what the law's scores are counted from
-    tokens_per_second: float  # expected of the final run, looks at validation included
+    tokens_per_second: float  # expected of the final run, inside its optimizer steps
     search_seconds: float
     trial_seconds: float
     trial_depth: int
@@ -72,7 +72,7 @@ class Plan(Record):
     @property
     def final_seen(self) -> float:
         """Tokens that the final run is expected to train on."""
-        return self.final_tokens or self.tokens_per_second * self.final_seconds
+        return self.final_tokens or self.tokens_per_second * STEPS_SHARE * self.final_seconds
 
     @property
     def depth_is_open(self) -> bool:

@@ -216,7 +216,7 @@ def of_the_plan(trained: Trained) -> dict[str, float | None]:
     """What was foreseen and what came, for the plans of later runs."""
     found: dict[str, float | None] = {
         MetricName.FINAL_TOKENS: trained.tokens_trained,
-        MetricName.FINAL_SPEED: trained.tokens_trained / trained.final_seconds,
+        MetricName.FINAL_SPEED: trained.tokens_trained / trained.training_seconds,
     }
     plan, search = (trained.folder / f"{name}.json" for name in ("plan", "search"))
     if plan.exists():

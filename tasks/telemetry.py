@@ -131,6 +131,17 @@ def stage(name: str) -> Iterator[Stage]:
     if _terminal:
         _terminal.end(name, shown.result, seconds)
     log.info("%s: %s (%.1f s)", name, shown.result, seconds)
+    keep_seconds(name, seconds)
+
+
+def keep_seconds(name: str, seconds: float) -> None:
+    """Writes down how long a stage took, in `stages.json` of the run's folder."""
+    if not in_a_run() or prefect.runtime.flow_run.id is None:
+        return
+    path = run_folder(str(prefect.runtime.flow_run.id)) / "stages.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**known, name: known.get(name, 0.0) + seconds}, indent=1))
 
 
 def in_a_run() -> bool:

@@ -68,7 +68,7 @@ class MetricName(StrEnum):
     MODEL_PARAMETERS = "model/parameters"
     PLAN_BITS = "plan/bits"  # of the test, as the plan foresaw it; with its 90 % interval
     PLAN_SPEED = "plan/tokens_per_second"  # of the final run
-    FINAL_SPEED = "final/tokens_per_second"  # measured, looks at validation included
+    FINAL_SPEED = "final/tokens_per_second"  # measured, inside optimizer steps
     FINAL_TOKENS = "final/tokens"
     JUDGING_SECONDS = "final/judging_seconds"  # from the end of the training to the registered model
     SEARCH_GAIN = "search/gain"  # over the defaults, relative
