@@ -19,6 +19,7 @@ from scipy import stats
 from tests.benchmarks.__main__ import Arguments
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.planning_runs import Observed, Request, observe, recipes_of
+from tests.benchmarks.planning_search import carried, measure_transfer, saved
 
 RANDOM_RUNS, SHORTEST, LONGEST = 12, 60, 360  # runs, seconds
 OTHER_RECIPES = ("python-code", "python-code", "masked-text", "classify")
@@ -151,13 +152,53 @@ def ahead(options: Options) -> list[Figure]:
     return [of(f"inside the interval ({len(inside)} forecasts)", share, "%", ">= 80", ">= 100"), *figures]
 
 
+def pruning(options: Options) -> list[Figure]:
+    """Trial-seconds to the same best score, with pruning and without."""
+    recipe, settings = recipes_of(options.text)[0]
+    budget, ratios = options.budget or ("90s" if options.quick else "8m"), []
+    for seed in range(options.seeds or (1 if options.quick else 2)):
+        off, on = (
+            observe(
+                Request(
+                    recipe,
+                    budget,
+                    seed,
+                    (*settings, "search.share=0.75", "validation.folds=0", f"search.pruning={word}"),
+                ),
+                options.home / f"{seed}-{word}",
+                say,
+            )
+            for word in ("false", "true")
+        )
+        ratio = saved(off, on)
+        say(f"seed {seed}: {'out of reach' if ratio is None else f'{ratio:.2f}'}")
+        ratios.append(float("inf") if ratio is None else ratio)
+    return [of(f"trial-seconds with pruning, {budget}", ratios, "of those without", "<= 0.5", "<= 0.25")]
+
+
+def transfer(options: Options) -> list[Figure]:
+    """The best rate of a narrow model at one three times as wide: as it is, and by the rule."""
+    optimizers = ("muon",) if options.quick else ("muon", "adamw")
+    curves = measure_transfer(options.text, optimizers, 20_000 if options.quick else 300_000, say)
+    figures = []
+    for optimizer, by_depth in curves.items():
+        power = RULE[optimizer]
+        for name, one in (("as it is", 0.0), (f"by width^{power:g}", power)):
+            lost = 100 * carried(by_depth, one)
+            figures.append(of(f"{optimizer}: narrow rate {name}, loss at the wide model", [lost], "% bits"))
+    return figures
+
+
 PARTS: dict[str, Callable[[Options], list[Figure]]] = {
     "clock": clock,
     "long": long,
     "sizes": sizes,
     "search": search,
     "ahead": ahead,
+    "pruning": pruning,
+    "transfer": transfer,
 }
+RULE = {"muon": 0.0, "adamw": -1.0}  # the power of the width that a rate goes with; see training.config.Tune
 
 
 def of_time(seen: list[Observed]) -> list[Figure]:

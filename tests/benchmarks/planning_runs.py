@@ -121,7 +121,8 @@ def described(seen: Observed) -> str:
         return f"failed after {seen.seconds:.0f} s: {seen.errors.strip().splitlines()[-1:]}"
     middle, low, high = seen.found["foreseen"]
     return (
-        f"{seen.seconds:.1f} s ({seen.elapsed_share:.1%}), {seen.steps_share:.0%} in steps, plan {seen.planning_share:.1%}, "
+        f"{seen.seconds:.1f} s ({seen.elapsed_share:.1%}), {seen.steps_share:.0%} in steps, "
+        f"plan {seen.planning_share:.1%}, "
         f"speed {seen.speed_error:+.1%}, {seen.found['value']:.4f} (foreseen {middle:.3f}, {low:.3f} to {high:.3f}), "
         f"depth {seen.depth}"
     )
