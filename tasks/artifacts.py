@@ -133,9 +133,14 @@ class Folds(Record):
     stage: ClassVar[str] = "Cross-validate"
     scores: tuple[float, ...]  # bits of each fold, per what the objective says; empty: see `reason`
     mean: float | None
+    standard_error: float | None = None  # as if folds shared no training text, so too small
     low: float | None
-    high: float | None  # 90 % t-interval over folds
-    seconds_each: float
+    high: float | None  # 90 % interval, corrected for what folds share; see tasks.cross_validate
+    interval_covers: str = "nothing"
+    naive: float | None = None  # of a fold that ignores near-duplicates
+    instead_of: float | None = None  # of the same documents, as the folds scored them
+    near_duplicates: str = ""  # what they do to a split that ignores them
+    seconds_each: float  # of training
     reason: str  # why so many, or why none
 
 
