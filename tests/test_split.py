@@ -113,7 +113,7 @@ def shared_among_folds(found: Sides) -> int:
     """How many clusters lie in more than one fold."""
     trained = found.sides == TRAIN
     pairs = np.unique(np.stack([found.clusters[trained], found.folds[trained].astype(np.uint64)]), axis=1)
-    return pairs.shape[1] - len(np.unique(found.clusters[trained]))
+    return int(pairs.shape[1]) - len(np.unique(found.clusters[trained]))
 
 
 @given(
