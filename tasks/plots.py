@@ -141,7 +141,7 @@ def folds(found: Folds, test: tuple[float, float, float], out: Path, unit: str =
             axes.scatter(pair, [0.72, 0.72], c=["white", GREY], edgecolor=GREY, marker="D", s=28, zorder=4)
             words = "near-duplicates ignored"
             place: dict[str, Any] = {"xytext": (0, -13), "textcoords": "offset points", "ha": "center"}
-            axes.annotate(f"{words}: {found.naive:.3f}", (found.naive, 0.72), color=GREY, size=9, **place)
+            axes.annotate(f"{words}: {found.naive:.3f}", (sum(pair) / 2, 0.72), color=GREY, size=9, **place)
         spread(axes, 0, test, ORANGE)
         rows = f"{len(found.scores)} folds\n{found.seconds_each:.0f} s each, 90 % over folds"
         names = [
