@@ -79,6 +79,7 @@ class Splits(Record):
     bytes: dict[str, int]  # the same -> UTF-8 bytes
     folds: int
     near_duplicates: int  # of test or validation documents; they are in no split
+    repeated: int = 0  # train documents with a near-duplicate in train, which is in the same fold
     left_out: dict[str, int] = {}  # of a classification: reason -> documents; they are in no split either
 
     def rows(self) -> list[dict[str, Any]]:
@@ -86,10 +87,10 @@ class Splits(Record):
         sides = [
             {"split": side, "documents": n, "bytes": self.bytes[side]} for side, n in self.documents.items()
         ]
-        nowhere = {"near-duplicates": self.near_duplicates, **self.left_out}
-        return sides + [
-            {"split": f"none: {why}", "documents": n, "bytes": None} for why, n in nowhere.items()
-        ]
+        others = {"train, with a near-duplicate there": self.repeated}
+        others |= {"none: near-duplicates": self.near_duplicates}
+        others |= {f"none: {why}": n for why, n in self.left_out.items()}
+        return sides + [{"split": what, "documents": n, "bytes": None} for what, n in others.items()]
 
 
 class Tokens(Record):
@@ -132,9 +133,14 @@ class Folds(Record):
     stage: ClassVar[str] = "Cross-validate"
     scores: tuple[float, ...]  # bits of each fold, per what the objective says; empty: see `reason`
     mean: float | None
+    standard_error: float | None = None  # as if folds shared no training text, so too small
     low: float | None
-    high: float | None  # 90 % t-interval over folds
-    seconds_each: float
+    high: float | None  # 90 % interval, corrected for what folds share; see tasks.cross_validate
+    interval_covers: str = "nothing"
+    naive: float | None = None  # of a fold that ignores near-duplicates
+    instead_of: float | None = None  # of the same documents, as the folds scored them
+    near_duplicates: str = ""  # what they do to a split that ignores them
+    seconds_each: float  # of training
     reason: str  # why so many, or why none
 
 

@@ -156,9 +156,11 @@ def _folds(report: Report) -> str:
     folds = report.folds
     if not folds.scores:
         return f"none: {folds.reason}"
-    interval = (
-        f" (90 % {_number(folds.low)} to {_number(folds.high)} over folds)" if folds.low is not None else ""
+    spread = (
+        f" (90 % {_number(folds.low)} to {_number(folds.high)} over {folds.interval_covers};"
+        f" standard error {_number(folds.standard_error)} if folds shared no text)"
+        if folds.low is not None
+        else ""
     )
-    return (
-        f"{_number(folds.mean)}{interval}, {len(folds.scores)} trainings of {folds.seconds_each:.0f} s each"
-    )
+    leaked = f". For comparison, {folds.near_duplicates}" if folds.naive is not None else ""
+    return f"{_number(folds.mean)}{spread}, {folds.reason}{leaked}"

@@ -11,6 +11,7 @@ import queue
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -139,6 +140,10 @@ def _sweep() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+class TooLate(TimeoutError):
+    """A training was not over when it had to be."""
+
+
 class Pool:
     """Warm workers; each training takes one, and a worker that dies is replaced."""
 
@@ -167,18 +172,29 @@ class Pool:
         asked = [actor.peak_flops.remote(self.device, precision) for actor in self._all]
         return float(min(ray.get(asked)))
 
-    def carry_out(self, assignment: Assignment, on_event: Callable[[Event], None] | None = None) -> Outcome:
+    def carry_out(
+        self,
+        assignment: Assignment,
+        on_event: Callable[[Event], None] | None = None,
+        until: float | None = None,
+    ) -> Outcome:
         """Runs a training on the next idle worker and tells `on_event` its journal as it grows.
 
-        A training whose worker dies goes on in a new worker from its newest checkpoint.
+        A training whose worker dies goes on in a new worker from its newest checkpoint. One that is
+        not over by `until` (Unix time) is ended with its worker, for good, by TooLate.
         Raises what the training raises, and RayActorError after ATTEMPTS deaths.
         """
         for attempt in range(1, ATTEMPTS + 1):
-            actor = self._idle.get()
+            actor = self._next_idle(until)
             try:
-                outcome = self._watch(actor.carry_out.remote(assignment), assignment.folder, on_event)
+                outcome = self._watch(actor.carry_out.remote(assignment), assignment.folder, on_event, until)
                 self._idle.put(actor)
                 return outcome
+            except TooLate:
+                if not self._released:
+                    self._all.remove(actor)
+                    ray.kill(actor)
+                raise
             except RayActorError:
                 if self._released or attempt == ATTEMPTS:
                     raise
@@ -189,7 +205,15 @@ class Pool:
                 raise
         raise AssertionError("unreachable")
 
-    def _watch(self, pending: Any, folder: Path, on_event: Callable[[Event], None] | None) -> Outcome:
+    def _next_idle(self, until: float | None) -> Any:
+        try:
+            return self._idle.get(timeout=None if until is None else max(0.0, until - time.time()))
+        except queue.Empty:
+            raise TooLate("no worker was free in time") from None
+
+    def _watch(
+        self, pending: Any, folder: Path, on_event: Callable[[Event], None] | None, until: float | None
+    ) -> Outcome:
         tail = Tail(folder / "journal.jsonl")
         while True:
             ready, _ = ray.wait([pending], timeout=POLL_SECONDS)
@@ -199,6 +223,8 @@ class Pool:
             if ready:
                 outcome: Outcome = ray.get(pending)
                 return outcome
+            if until is not None and time.time() > until:
+                raise TooLate("it was not over in time")
 
     def carry_out_together(self, assignment: Assignment) -> Outcome:
         """Has all workers, which must be idle, share one training; what the first of them says of it."""
@@ -212,9 +238,9 @@ class Pool:
         meeting.unlink(missing_ok=True)
         return outcomes[0]
 
-    def release_idle(self) -> None:
-        """Ends workers that nobody waits for any more."""
-        while not self._idle.empty():
+    def release_idle(self, needed: int = 0) -> None:
+        """Ends idle workers, but for as many as are `needed`, with those at work, for trainings yet to end."""
+        while len(self._all) > needed and not self._idle.empty():
             actor = self._idle.get()
             self._all.remove(actor)
             ray.kill(actor)

@@ -204,5 +204,7 @@ def picture_book(report: Report) -> str:
     for plot in report.plots:
         image = base64.b64encode((report.folder / plot).read_bytes()).decode()
         parts.append(f"![{Path(plot).stem}](data:image/png;base64,{image})")
+    if report.folds.naive is not None:
+        parts.append(f"Folds: {report.folds.near_duplicates}.")
     parts += show_samples(report)
     return "\n\n".join(parts)

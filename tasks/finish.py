@@ -13,7 +13,7 @@ from transformers import AutoConfig
 
 from tasks import outbox
 from tasks.artifacts import Folds, InputError, Tokens, Trained
-from tasks.cross_validate import summarise
+from tasks.fold_scores import summarise
 from tasks.generate import load
 from tasks.heads import head_of
 from tasks.home import run_folder
@@ -116,7 +116,9 @@ def folds_of(run_id: str) -> Folds:
     path = run_folder(run_id) / "folds.json"
     if path.exists():
         return Folds.model_validate_json(path.read_text())
-    return summarise([], 0.0, "the run was stopped before", run_id[:8])
+    return summarise(
+        [], 0.0, "", key=run_id[:8], seconds_each=0.0, reason="plain hold-out: the run was stopped before"
+    )
 
 
 @task(name="Take the best so far", task_run_name="take the best so far")

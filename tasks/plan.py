@@ -17,6 +17,7 @@ from tasks.memory import depths_that_fit, memory_bytes
 from tasks.outbox import Courier, Letter
 from tasks.planned import Plan, seconds_per_token
 from tasks.settle import compile_or_not, settle
+from tasks.split import fold_trainings
 from tasks.study import Search
 from tasks.telemetry import stage
 from tasks.timing import STEPS_SHARE, Judging, judging, stages_of
@@ -110,7 +111,7 @@ class Deciding:
         return divide(
             usable,
             self.workers,
-            self.tokens.splits.folds,
+            fold_trainings(self.tokens.splits),
             self.search.share,
             self.search.pruning,
             self.law.slope(point),
@@ -175,7 +176,6 @@ class Deciding:
             trial_depth=trial_depth,
             trial_tokens=int(parts.trial * STEPS_SHARE * rate / self.workers) if counted else None,
             folds_seconds=parts.folds,
-            fold_seconds=parts.fold,
             fold_tokens=int(parts.fold * STEPS_SHARE * rate / self.workers) if counted else None,
             final_seconds=parts.final,
             final_tokens=int(parts.final * STEPS_SHARE * rate) if counted else None,

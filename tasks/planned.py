@@ -38,7 +38,6 @@ class Plan(Record):
     trial_depth: int
     trial_tokens: int | None  # where tokens are counted instead of time
     folds_seconds: float
-    fold_seconds: float
     fold_tokens: int | None
     final_seconds: float
     final_tokens: int | None
@@ -93,10 +92,6 @@ class Plan(Record):
     def final_clock(self) -> Wall | TokenCount:
         """The clock of the final run."""
         return TokenCount(self.final_tokens) if self.final_tokens else Wall(self.final_deadline or 0.0)
-
-    def fold_clock(self, deadline: float) -> Wall | TokenCount:
-        """The clock of a fold that is to end by `deadline` (Unix time), or after its tokens."""
-        return TokenCount(self.fold_tokens) if self.fold_tokens else Wall(deadline)
 
     def point(self, depth: int, seen: float, validation_bits: float) -> Point:
         """A trial's score as the law counts it: as the probes' test scores are to their validation's."""

@@ -192,14 +192,19 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def figures(trained: Trained, report: Report) -> dict[str, float]:
     """The run's single values under the names that every run uses; intervals as `_low` and `_high`."""
+    folds = report.folds
     known: dict[str, float | None] = {
         MetricName.TEST_DOCUMENTS: report.test_documents,
         MetricName.MODEL_PARAMETERS: trained.parameters,
-        MetricName.FOLDS_BITS: report.folds.mean,
-        MetricName.FOLDS_LOW: report.folds.low,
-        MetricName.FOLDS_HIGH: report.folds.high,
+        MetricName.FOLDS_BITS: folds.mean,
+        MetricName.FOLDS_LOW: folds.low,
+        MetricName.FOLDS_HIGH: folds.high,
+        MetricName.FOLDS_ERROR: folds.standard_error,
+        MetricName.FOLDS_NAIVE: folds.naive,
     }
     known |= of_the_plan(trained)
+    if folds.naive is not None and folds.instead_of is not None:
+        known[MetricName.FOLDS_LEAK] = folds.naive - folds.instead_of
     for name, interval in {"bits": (report.bits, report.low, report.high), **report.metrics}.items():
         metric = MetricName(f"test/{name}")
         known |= zip((metric, f"{metric}_low", f"{metric}_high"), interval, strict=True)

@@ -1,6 +1,5 @@
 """Scores of documents: nats and weight of each, resampled for intervals; one definition for report and gate."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from tasks.artifacts import Splits
 from tasks.generate import context_of, load, start_token
 from tasks.heads import head_of
 from training.data import Sample
-from training.metrics import MASKED_PASSES, bits, class_log_probabilities
+from training.metrics import MASKED_PASSES, bits, class_log_probabilities, parts_in_time
 from training.model import Head, autocast
 from training.objectives import Objective
 
@@ -28,7 +27,6 @@ Ints = npt.NDArray[np.int64]
 RESAMPLES = 2000
 FIRST_CHUNK_BYTES = 32_768  # under a second for a causal model of 2 M parameters on one core
 CHUNK_BYTES = 262_144
-SAFETY = 0.8  # of the time left is planned for, as speed varies
 
 
 @dataclass(frozen=True)
@@ -158,7 +156,6 @@ def score_within(
     random sample. The speed so far decides whether the next chunk fits; the first chunk is always
     scored.
     """
-    started = time.monotonic()
     order = np.random.default_rng(seed).permutation(len(documents))
     ends = np.cumsum(documents["bytes"].to_numpy()[order])
     head = head_of(model.config)
@@ -166,15 +163,8 @@ def score_within(
     tokens: list[int] = []
     nats: list[Floats] = []
     chances: list[Floats] = []
-    while len(tokens) < len(order):
-        done = len(tokens)
-        scored = int(ends[done - 1]) if done else 0
-        seconds = time.monotonic() - started
-        room = np.inf if limit_seconds is None else SAFETY * (limit_seconds - seconds) * scored / seconds
-        until = int(np.searchsorted(ends, scored + min(room, CHUNK_BYTES) if done else first, "right"))
-        if until <= done and done and ends[done] - scored > room:
-            break
-        chunk = documents.take(order[done : max(until, done + 1)])
+    for part in parts_in_time(ends, first, CHUNK_BYTES, limit_seconds):
+        chunk = documents.take(order[part])
         ids = encode(tokenizer, chunk["text"].to_pylist())
         of_chunk, chances_of_chunk = _score(
             model, tokenizer, ids, chunk["label"].to_pylist() if head == "classification" else None

@@ -1,15 +1,18 @@
 """Sides and folds: each document's side is its own hash, and never moves when documents are added.
 
-Where documents are classified, folds are stratified: of every label each fold has its share.
+Folds are dealt out anew when documents are added, so that they stay alike in size. Where documents
+are classified, they are stratified: of every label each fold has its share.
 """
 
 import hashlib
+import heapq
 import math
 import re
 import sys
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +39,7 @@ NO_FOLD = -1  # of documents that are not trained on, and of all where there are
 CONFIDENCE = 0.95  # with which the number of documents that a refusal asks for suffices
 DIGITS = re.compile(r"\d+")
 DIGITS_SHARE = 0.2  # by eye: prose and code have under 0.05, tables of numbers over 0.4
+REPEATED_SHARE = 0.01  # of train documents near others, from which on what they would leak is measured
 
 Hashes = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.int64]
@@ -57,9 +61,9 @@ class Validation(Section):
         description="Share for early stopping and the choice of recipe; never trained on. Less makes them noisier.",
     )
     folds: Literal[0, 2, 3, 4, 5, 6, 7, 8, 9, 10] = Field(
-        default=3,
-        description="Trainings that show how much the score hangs on the choice of documents. More cost more of"
-        " the budget; 0 does without.",
+        default=4,
+        description="Trainings that show how much the score hangs on the choice of documents; 4 fill the rounds of"
+        " one, two and four workers. More have less time each; 0 does without.",
     )
 
 
@@ -92,13 +96,19 @@ def cluster_of(text: str) -> int:
     return int.from_bytes(hashlib.sha256(compared.encode()).digest()[:8])
 
 
-def assign(ids: Hashes, clusters: Hashes, validation: Validation, labels: Labels | None = None) -> Sides:
-    """A side by each document's own hash, a fold by its cluster's; near-duplicates of others leave train.
+def assign(
+    ids: Hashes,
+    clusters: Hashes,
+    validation: Validation,
+    labels: Labels | None = None,
+    sizes: Numbers | None = None,
+) -> Sides:
+    """A side by each document's own hash; near-duplicates of others leave train, and share a fold within it.
 
-    With `labels` folds are stratified, and labels with fewer than `least_documents` to train on left out.
-    Raises InputError where fewer than two labels remain, or where a side or a fold stays empty: moving
-    a document there would move it back when documents are added, and a test document might by then
-    have been trained on.
+    Folds are alike in `sizes` (bytes; None: documents). With `labels` they are stratified, and labels with
+    fewer than `least_documents` to train on left out. Raises InputError where fewer than two labels remain,
+    where a side stays empty (moving a document there would move it back when documents are added, and a
+    test document might by then have been trained on), or where there are fewer clusters than folds.
     """
     drawn = ids / 2.0**64
     sides = np.full(len(ids), TRAIN, dtype=np.int64)
@@ -113,14 +123,13 @@ def assign(ids: Hashes, clusters: Hashes, validation: Validation, labels: Labels
         frequent = np.flatnonzero(counts >= least_documents(validation))
         _check_labels(labels, counts, len(frequent), validation)
         sides[(sides < NO_LABEL) & ~np.isin(labels.numbers, frequent)] = RARE_LABEL
+    kept, trained = sides < NO_LABEL, sides == TRAIN
+    _check(drawn[kept], sides[kept], clusters[trained], validation)
     folds = np.full(len(ids), NO_FOLD, dtype=np.int64)
-    trained = sides == TRAIN
-    if validation.folds and labels is not None:
-        folds[trained] = _dealt(clusters[trained], labels.numbers[trained], validation.folds)
-    elif validation.folds:
-        folds[trained] = (clusters[trained] % np.uint64(validation.folds)).astype(np.int64)
-    kept = sides < NO_LABEL
-    _check(drawn[kept], sides[kept], folds[kept], validation)
+    if validation.folds:
+        strata = np.zeros(len(ids), np.int64) if labels is None else labels.numbers
+        counted = np.ones(len(ids), np.int64) if sizes is None else np.maximum(1, sizes)
+        folds[trained] = _dealt(clusters[trained], strata[trained], counted[trained], validation.folds)
     return Sides(clusters, sides, folds)
 
 
@@ -129,17 +138,42 @@ def least_documents(validation: Validation) -> int:
     return validation.folds + 2
 
 
-def _dealt(clusters: Hashes, labels: Numbers, folds: int) -> Numbers:
-    """Folds: the clusters of each label in turn, in the order of their hash, dealt out like cards.
+def _dealt(clusters: Hashes, strata: Numbers, sizes: Numbers, folds: int) -> Numbers:
+    """Folds: clusters, the largest first, each to the fold that has least of its stratum so far.
 
-    A cluster with several labels goes with its first.
+    So no fold has more of a stratum than another by over its largest cluster (Graham 1969). A cluster of
+    several strata goes with its first.
     """
     unique, first, inverse = np.unique(clusters, return_index=True, return_inverse=True)
-    order = np.lexsort((unique, labels[first]))
+    weights = np.bincount(inverse, sizes)
+    kinds = strata[first]
     dealt = np.empty(len(unique), dtype=np.int64)
-    dealt[order] = np.arange(len(unique)) % folds
+    totals = [0.0] * folds
+    for _, stratum in groupby(np.lexsort((unique, -weights, kinds)).tolist(), lambda at: int(kinds[at])):
+        piles = [(0.0, totals[fold], fold) for fold in range(folds)]
+        heapq.heapify(piles)
+        for cluster in stratum:
+            pile, total, fold = piles[0]
+            dealt[cluster] = fold
+            heapq.heapreplace(piles, (pile + weights[cluster], total + weights[cluster], fold))
+        for _, total, fold in piles:
+            totals[fold] = total
     found: Numbers = dealt[inverse]
     return found
+
+
+def near_others(found: Sides) -> int:
+    """Train documents that have a near-duplicate in train."""
+    _, inverse, counts = np.unique(
+        found.clusters[found.sides == TRAIN], return_inverse=True, return_counts=True
+    )
+    return int(np.sum(counts[inverse] > 1))
+
+
+def fold_trainings(splits: Splits) -> int:
+    """Trainings of a cross-validation: one for each fold, and, for many near-duplicates, one that ignores them."""
+    ignoring = splits.repeated >= REPEATED_SHARE * splits.documents["train"] and splits.repeated > 0
+    return splits.folds + ignoring if splits.folds else 0
 
 
 def split(
@@ -166,7 +200,10 @@ def split(
             progress((group + 1) / file.num_row_groups)
     hashes = np.array(ids, dtype=np.uint64)
     known = Labels(np.array(labels, dtype=np.int64), list(names)) if labelled else None
-    found = assign(hashes, np.array(clusters, dtype=np.uint64), validation, known)
+    counted = np.array(sizes, dtype=np.int64)
+    found = assign(
+        hashes, np.array(clusters, dtype=np.uint64), validation, known, None if labelled else counted
+    )
     table = {
         "id": _names(hashes),
         "split": [SIDES[side] if side < NO_SIDE else None for side in found.sides],
@@ -174,7 +211,7 @@ def split(
         "cluster": _names(found.clusters),
     }
     pq.write_table(pa.table(table), folder / "assignment.parquet", compression="zstd")
-    return found, np.array(sizes, dtype=np.int64)
+    return found, counted
 
 
 def splits_key(corpus: Corpus, validation: Validation, objective: Objective) -> str:
@@ -220,6 +257,7 @@ def split_corpus(corpus: Corpus, validation: Validation, objective: Objective) -
         bytes={name: int(sizes[found.sides == side].sum()) for side, name in enumerate(SIDES)},
         folds=validation.folds,
         near_duplicates=near,
+        repeated=near_others(found),
         left_out=left_out,
     )
 
@@ -242,8 +280,8 @@ def _check_labels(labels: Labels, counts: Numbers, frequent: int, validation: Va
         )
 
 
-def _check(drawn: npt.NDArray[np.float64], sides: Numbers, folds: Numbers, validation: Validation) -> None:
-    """Raises InputError for the first side or fold that is empty, with what fills it."""
+def _check(drawn: npt.NDArray[np.float64], sides: Numbers, clusters: Hashes, validation: Validation) -> None:
+    """Raises InputError for the first side that is empty, with what fills it, or for more folds than train clusters."""
     test, judged = validation.test_share, validation.test_share + validation.validation_share
     for side, field, share, start in (
         (TEST, "test_share", test, 0.0),
@@ -257,11 +295,14 @@ def _check(drawn: npt.NDArray[np.float64], sides: Numbers, folds: Numbers, valid
             )
     if not np.any(sides == TRAIN):
         raise InputError(_too_few(len(drawn), 1 - judged, "the train split") + _or_cut())
-    for fold in range(validation.folds):
-        if not np.any(folds == fold):
-            where = f"fold {fold + 1} of {validation.folds}"
-            few = _too_few(len(drawn), (1 - judged) / validation.folds, where)
-            raise InputError(f"{few}, or set validation.folds to a smaller number or 0{_or_cut()}")
+    unlike = len(np.unique(clusters))
+    if unlike < validation.folds:
+        near = f" in {unlike} groups of near-duplicates" * (unlike < len(clusters))
+        raise InputError(
+            f"validation.folds is {validation.folds}, but the train split has {len(clusters)} documents{near},"
+            f" and each fold needs one: add about {validation.folds - unlike} documents, or set validation.folds"
+            f" to {unlike if unlike > 1 else 0}{_or_cut()}"
+        )
 
 
 def _too_few(documents: int, share: float, where: str) -> str:

@@ -53,6 +53,9 @@ class MetricName(StrEnum):
     FOLDS_BITS = "folds/bits"  # mean; at a fraction of the budget
     FOLDS_LOW = "folds/bits_low"
     FOLDS_HIGH = "folds/bits_high"
+    FOLDS_ERROR = "folds/bits_standard_error"  # as if folds shared no text; the interval does better
+    FOLDS_NAIVE = "folds/naive_bits"  # of a fold that ignores near-duplicates
+    FOLDS_LEAK = "folds/naive_difference"  # from the folds' bits of the same documents; negative flatters
     TEST_BITS = "test/bits"
     TEST_PERPLEXITY = "test/perplexity"  # per token
     TEST_PSEUDO_PERPLEXITY = "test/pseudo_perplexity"  # per token, each from all the others

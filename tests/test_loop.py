@@ -17,7 +17,7 @@ from training.journal import Event, read_journal
 from training.loop import rows_of, train
 from training.model import Scratch
 from training.watch import Watch
-from training.worker import Assignment, beginnings, carry_out
+from training.worker import Assignment, carry_out
 
 STEP = 128  # tokens of a tiny step
 
@@ -196,13 +196,3 @@ def test_an_assignment_scores_the_fold_it_left_out(shards: Shards, tmp_path: Pat
     stopped.folder.mkdir()
     (stopped.folder / "stop").touch()
     assert carry_out(stopped).documents == 0
-
-
-def test_beginnings_stand_for_their_share_of_bytes(shards: Shards) -> None:
-    held_out = Slice(shards, "test")
-    texts = held_out.texts()
-    whole = beginnings(texts, 10**9)
-    assert whole.weights.sum() == texts.weights.sum()
-    part = beginnings(texts, 600)
-    assert len(part.documents) == len(whole.documents)
-    assert part.weights.tolist() == [len(ids) - 1 for ids in part.documents]  # one token a byte here

@@ -84,9 +84,10 @@ def test_folds_or_why_there_are_none(tmp_path: Path) -> None:
         key="k", scores=(), mean=None, low=None, high=None, seconds_each=0, reason="the budget is short"
     )
     one = Folds(key="k", scores=(1.4,), mean=1.4, low=None, high=None, seconds_each=9, reason="one fits")
+    naive = some.model_copy(update={"naive": 1.3, "instead_of": 1.42})
     pictures = [
         plots.folds(found, (1.2, 1.1, 1.3), tmp_path / "f.png").read_bytes()
-        for found in (some, none, one, some)
+        for found in (some, none, one, naive, some)
     ]
-    assert len(set(pictures)) == 3
-    assert pictures[0] == pictures[3]
+    assert len(set(pictures)) == 4
+    assert pictures[0] == pictures[4]

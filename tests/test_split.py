@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def assigned(numbers: range, validation: Validation) -> Sides:
     folds=st.sampled_from([0, 2, 3, 10]),
 )
 @settings(max_examples=40, deadline=None)
-def test_a_side_and_a_fold_never_move_when_documents_are_added(
+def test_a_side_never_moves_when_documents_are_added(
     documents: int, added: int, test_share: float, folds: int
 ) -> None:
     validation = Validation(test_share=test_share, folds=folds)  # type: ignore[arg-type]
@@ -59,7 +60,6 @@ def test_a_side_and_a_fold_never_move_when_documents_are_added(
     before = assign(ids[:documents], ids[:documents] ^ np.uint64(77), validation)
     after = assign(ids, ids ^ np.uint64(77), validation)
     assert np.array_equal(before.sides, after.sides[:documents])
-    assert np.array_equal(before.folds, after.folds[:documents])
 
 
 def test_shares_are_what_was_asked_for_and_folds_are_even() -> None:
@@ -68,7 +68,7 @@ def test_shares_are_what_was_asked_for_and_folds_are_even() -> None:
     shares = np.bincount(found.sides, minlength=4) / len(ids)
     assert shares[:3] == pytest.approx([0.85, 0.05, 0.1], abs=0.01)
     trained = found.folds[found.sides == TRAIN]
-    assert np.bincount(trained) / len(trained) == pytest.approx([0.25] * 4, abs=0.02)
+    assert np.ptp(np.bincount(trained)) <= 1
     assert set(found.folds[found.sides != TRAIN]) == {NO_FOLD}
 
 
@@ -109,28 +109,84 @@ def test_near_duplicates_of_what_is_judged_on_leave_train_and_are_counted(tmp_pa
     assert not data.exists()
 
 
-def test_a_cluster_is_never_divided_among_folds() -> None:
-    ids, clusters = hashes(range(3000)), hashes(range(300)).repeat(10)
-    found = assign(ids, clusters, Validation(test_share=0.02, validation_share=0.02))
-    for cluster in np.unique(clusters[found.sides == TRAIN]):
-        assert len(set(found.folds[(clusters == cluster) & (found.sides == TRAIN)])) == 1
+def shared_among_folds(found: Sides) -> int:
+    """How many clusters lie in more than one fold."""
+    trained = found.sides == TRAIN
+    pairs = np.unique(np.stack([found.clusters[trained], found.folds[trained].astype(np.uint64)]), axis=1)
+    return int(pairs.shape[1]) - len(np.unique(found.clusters[trained]))
+
+
+@given(
+    documents=st.integers(60, 400),
+    copies=st.integers(1, 5),
+    tail=st.floats(0.3, 3.0),
+    folds=st.sampled_from([2, 4, 10]),
+)
+@settings(max_examples=40, deadline=None)
+def test_folds_have_whole_clusters_and_as_many_bytes_as_these_allow(
+    documents: int, copies: int, tail: float, folds: int
+) -> None:
+    ids, clusters = hashes(range(documents)), hashes(range(documents // copies + 1)).repeat(copies)
+    clusters = clusters[:documents]
+    sizes = (1000 * np.random.default_rng(documents).pareto(tail, documents)).astype(np.int64)
+    validation = Validation(test_share=0.02, validation_share=0.02, folds=folds)  # type: ignore[arg-type]
+    try:
+        found = assign(ids, clusters, validation, sizes=sizes)
+    except InputError:
+        return  # an empty side, or fewer clusters than folds
+    assert shared_among_folds(found) == 0
+    trained = found.sides == TRAIN
+    counted = np.maximum(1, sizes[trained])
+    of_clusters = np.bincount(np.unique(clusters[trained], return_inverse=True)[1], counted)
+    of_folds = np.bincount(found.folds[trained], counted, minlength=folds)
+    assert of_folds.min() > 0
+    assert np.ptp(of_folds) <= of_clusters.max()
+
+
+def test_a_few_large_documents_do_not_make_a_fold_many_times_larger_than_another() -> None:
+    ids, sizes = hashes(range(300)), (5000 * np.random.default_rng(0).pareto(2, 300)).astype(np.int64)
+    found = assign(ids, ids, Validation(), sizes=sizes)
+    by_hash = np.bincount((ids[found.sides == TRAIN] % np.uint64(4)).astype(int), sizes[found.sides == TRAIN])
+    by_size = np.bincount(found.folds[found.sides == TRAIN], sizes[found.sides == TRAIN])
+    assert by_hash.max() > 1.3 * by_hash.min()
+    assert by_size.max() < 1.001 * by_size.min()
 
 
 def labelled(numbers: np.ndarray[tuple[int], np.dtype[np.int64]], names: int) -> Labels:
     return Labels(numbers, [f"label {number}" for number in range(names)])
 
 
-def test_every_fold_has_its_share_of_every_label_and_sides_stay() -> None:
-    ids, clusters = hashes(range(3000)), hashes(range(1500)).repeat(2)
-    labels = np.repeat(np.arange(5), [1600, 800, 400, 160, 40])
-    validation = Validation(folds=3)
+@pytest.mark.parametrize("copies", [1, 2, 7])
+@pytest.mark.parametrize("folds", [2, 4, 10])
+def test_every_fold_has_its_share_of_every_label_and_sides_stay(copies: int, folds: int) -> None:
+    ids, clusters = hashes(range(3010)), hashes(range(3010)).repeat(copies)[:3010]
+    labels = np.repeat(np.arange(5), [1610, 798, 406, 154, 42])
+    validation = Validation(folds=folds, test_share=0.03, validation_share=0.02)  # type: ignore[arg-type]
     found = assign(ids, clusters, validation, labelled(labels, 5))
     assert np.array_equal(found.sides, assign(ids, clusters, validation).sides)
+    assert shared_among_folds(found) == 0
     for label in range(5):
-        counts = np.bincount(found.folds[(found.sides == TRAIN) & (labels == label)], minlength=3)
-        assert counts.max() - counts.min() <= 4  # whole clusters of two are dealt
-    for cluster in np.unique(clusters[found.sides == TRAIN]):
-        assert len(set(found.folds[(clusters == cluster) & (found.sides == TRAIN)])) == 1
+        here = (found.sides == TRAIN) & (labels == label)
+        largest = np.unique(clusters[here], return_counts=True)[1].max()
+        assert np.ptp(np.bincount(found.folds[here], minlength=folds)) <= largest
+    assert np.ptp(np.bincount(found.folds[found.sides == TRAIN])) <= 5 * copies
+
+
+def test_folds_of_a_real_table_have_even_shares_of_its_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOESTRING_HOME", str(tmp_path / "home"))
+    rows = [{"text": f"text {'x' * n}", "topic": "abbcccc"[n % 7]} for n in range(700)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = Files(paths=(str(tmp_path / "rows.jsonl"),), label_column="topic")
+    corpus = clean_corpus.fn(source, Cleaning(filters=()))
+    splits = split_corpus.fn(corpus, Validation(), SequenceClassification())
+    sides = pq.read_table(splits.folder / "assignment.parquet").to_pylist()
+    labels = pq.read_table(corpus.folder / "documents.parquet")["label"].to_pylist()
+    counts = Counter((label, row["fold"]) for label, row in zip(labels, sides, strict=True))
+    for label in "abc":
+        per_fold = [counts[label, fold] for fold in range(4)]
+        assert max(per_fold) - min(per_fold) <= 1, (label, per_fold)
 
 
 def test_rare_labels_and_documents_without_one_are_in_no_split() -> None:
@@ -173,9 +229,29 @@ def test_a_tiny_corpus_has_every_side_or_is_refused_with_a_number(documents: int
     try:
         found = assigned(range(documents), Validation(folds=2))
     except InputError as refusal:
-        assert "add about" in str(refusal)
+        assert "add about" in str(refusal) and "\n" not in str(refusal)
     else:
         assert {0, 1, 2} <= set(found.sides.tolist()) and {0, 1} <= set(found.folds.tolist())
+
+
+@pytest.mark.parametrize(("documents", "unlike", "instead"), [(7, 7, 7), (12, 5, 5), (30, 1, 0)])
+def test_more_folds_than_train_can_fill_are_refused_with_a_number_that_helps(
+    documents: int, unlike: int, instead: int
+) -> None:
+    pool = hashes(range(1000))
+    sides = assign(pool, pool, Validation(folds=0)).sides
+    judged = [pool[sides == side][:1] for side in (TEST, VALIDATION)]
+    ids = np.concatenate([pool[sides == TRAIN][:documents], *judged])
+    clusters = np.concatenate([ids[np.arange(documents) % unlike], *judged])
+    with pytest.raises(InputError) as refusal:
+        assign(ids, clusters, Validation(folds=10))
+    said = str(refusal.value)
+    groups = f" in {unlike} groups of near-duplicates" if unlike < documents else ""
+    assert f"validation.folds is 10, but the train split has {documents} documents{groups}, and" in said
+    assert f"add about {10 - unlike} documents, or set validation.folds to {instead}," in said
+    assert "\n" not in said
+    found = assign(ids, clusters, Validation(folds=instead))  # type: ignore[arg-type]
+    assert len(set(found.folds[found.sides == TRAIN])) == max(1, instead)
 
 
 @pytest.mark.parametrize("first", range(0, 200, 10))

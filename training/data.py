@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 OFFSET, LENGTH, BYTES, FOLD, LABEL = range(5)
+DEALT_SEED = 1  # of folds that ignore near-duplicates
 SORTED_BATCHES = 32  # whose documents are put in order of length, so that the rows of a batch are alike
 Split = Literal["train", "validation", "test"]
 Stored = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
@@ -61,21 +62,33 @@ class Shards:
 
 @dataclass(frozen=True)
 class Slice:
-    """Which documents a training sees, or a score is taken on: a mask over the shards."""
+    """Which documents a training sees, or a score is taken on: a mask over the shards.
+
+    `naive` folds are as many, but dealt out document by document, near-duplicates or not: to see what
+    they would leak.
+    """
 
     shards: Shards
     split: Split = "train"
     without_fold: int | None = None
     only_fold: int | None = None
+    naive: bool = False
 
     def documents(self) -> Ids:
         """The rows of the index that the mask lets through."""
-        index = self.shards.documents(self.split)
+        return self.shards.documents(self.split)[self.rows()]
+
+    def rows(self) -> Ids:
+        """The numbers of these rows."""
+        folds = self.shards.documents(self.split)[:, FOLD]
+        if self.naive:
+            folds = np.random.default_rng(DEALT_SEED).permutation(len(folds)) % (folds.max() + 1)
+        there = np.ones(len(folds), dtype=np.bool_)
         if self.without_fold is not None:
-            index = index[index[:, FOLD] != self.without_fold]
+            there &= folds != self.without_fold
         if self.only_fold is not None:
-            index = index[index[:, FOLD] == self.only_fold]
-        return index
+            there &= folds == self.only_fold
+        return np.flatnonzero(there)
 
     def tokens(self) -> int:
         """Tokens in the slice, start tokens included."""
@@ -97,9 +110,11 @@ class Sample(NamedTuple):
 
     def share(self, rank: int, world_size: int) -> "Sample":
         """This rank's part; the parts of all ranks are the whole."""
-        return Sample(
-            self.documents[rank::world_size], self.labels[rank::world_size], self.weights[rank::world_size]
-        )
+        return self.part(slice(rank, None, world_size))
+
+    def part(self, part: slice) -> "Sample":
+        """Some of its documents."""
+        return Sample(self.documents[part], self.labels[part], self.weights[part])
 
 
 class Source(Protocol):

@@ -7,6 +7,7 @@ Shapes: B windows of a batch, T positions, V vocabulary.
 """
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ MASKED_PASSES = 7  # of a masked score; about 15 % of the tokens are hidden in e
 # Tokens scored at once; they bound memory. On a CPU, 8,192 took nearly twice as long a token as 2,048.
 WINDOWS_TOKENS = 2048
 GPU_WINDOWS_TOKENS = 32_768
+SAFETY = 0.8  # of the time left is planned for, as speed varies
 
 
 def score_documents(
@@ -188,3 +190,22 @@ def _windows(documents: Sequence[Ids], context: int, given: int = 1) -> list[tup
 def bits(nats: float, weight: float) -> float:
     """Nats over what they are counted per (UTF-8 bytes, or labels) as bits; infinite where there is none."""
     return nats / (weight * math.log(2)) if weight else math.inf
+
+
+def parts_in_time(ends: Ids, first: int, most: int, limit_seconds: float | None = None) -> Iterator[slice]:
+    """Parts of a sequence, one after the other, as long as the speed so far says that the next fits the limit.
+
+    `ends` is where each member ends, in what `first` and `most` count: the size of the first part, which
+    always comes, and the largest size of the others. Without a limit all parts come.
+    """
+    started, done = time.monotonic(), 0
+    while done < len(ends):
+        scored = int(ends[done - 1]) if done else 0
+        seconds = max(1e-9, time.monotonic() - started)
+        room = math.inf if limit_seconds is None else SAFETY * (limit_seconds - seconds) * scored / seconds
+        last = int(np.searchsorted(ends, scored + min(room, most) if done else first, "right"))
+        if last <= done and done and ends[done] - scored > room:
+            return
+        last = max(last, done + 1)
+        yield slice(done, last)
+        done = last

@@ -20,7 +20,9 @@ from training.blueprint import Blueprint
 from training.budget import AnyClock, Wall, matmul_peak_flops
 from training.context import Context
 from training.data import Sample, Shards, Slice
+from training.held_out import held_out_sample, score_in_time, write_scores
 from training.loop import Summary, train
+from training.metrics import Floats
 from training.model import Precision, autocast, has_fast_bf16
 from training.watch import Watch
 
@@ -40,9 +42,11 @@ class Assignment:
     shards: Path
     clock: AnyClock
     without_fold: int | None = None
+    naive: bool = False  # folds that ignore near-duplicates, see training.data
     looks: tuple[float, ...] = (1.0,)
     watched_tokens: int = 16_384
     held_out_tokens: int = 0  # of the fold left out, scored afterwards document by document
+    scored_by: float | None = None  # Unix time; as many documents as can be scored until then
     checkpoint_seconds: float | None = None
     pause_at: float = 1.0  # progress after which it ends early, with a checkpoint where it keeps any
     peak_flops: float | None = None  # of one worker's matrix products; see training.budget
@@ -104,7 +108,7 @@ def _carry_out(assignment: Assignment, rank: int, world_size: int, asked: Callab
         if assignment.looks
         else None
     )
-    data = Slice(shards, "train", without_fold=assignment.without_fold)
+    data = Slice(shards, "train", without_fold=assignment.without_fold, naive=assignment.naive)
     summary, model = train(blueprint, data, assignment.clock, context, watch)
     if assignment.keep_model and rank == 0 and not summary.stopped:
         keep_model(model, assignment.shards, assignment.folder / "model", blueprint.settled()[0])
@@ -112,14 +116,7 @@ def _carry_out(assignment: Assignment, rank: int, world_size: int, asked: Callab
         return Outcome(
             summary, latency_ms=latency_ms(model, blueprint) if assignment.measure_latency else None
         )
-    held_out = Slice(shards, "train", only_fold=assignment.without_fold).texts()
-    if blueprint.objective.head == "classification":
-        held_out = held_out._replace(weights=np.ones(len(held_out.documents)))
-    else:
-        held_out = beginnings(held_out, assignment.held_out_tokens)
-    precise = autocast(context.device, blueprint.learning.precision)
-    nats = blueprint.objective.score(model, held_out, blueprint.settled()[0], blueprint.mask_token, precise)
-    return Outcome(summary, float(nats.sum()), float(held_out.weights.sum()), len(nats))
+    return judge_fold(assignment, summary, model, context.device)
 
 
 def latency_ms(model: torch.nn.Module, blueprint: Blueprint) -> float:
@@ -135,15 +132,26 @@ def latency_ms(model: torch.nn.Module, blueprint: Blueprint) -> float:
     return float(np.median(times[1:]))
 
 
-def beginnings(whole: Sample, tokens: int) -> Sample:
-    """Every document's first tokens, `tokens` in all, and the bytes that they stand for.
+def judge_fold(
+    assignment: Assignment, summary: Summary, model: torch.nn.Module, device: torch.device
+) -> Outcome:
+    """Scores documents of the fold left out, in the time that there is, and writes each one's score to SCORES."""
+    blueprint, objective = assignment.blueprint, assignment.blueprint.objective
+    context = blueprint.settled()[0]
+    left_out = Slice(
+        Shards(assignment.shards), "train", only_fold=assignment.without_fold, naive=assignment.naive
+    )
+    read_whole = context if objective.head == "classification" else None
+    rows, sample = held_out_sample(left_out, assignment.held_out_tokens, read_whole)
+    precise = autocast(device, blueprint.learning.precision)
 
-    All documents in part say more than a few of them whole: documents differ more than their parts.
-    """
-    longest = max(2, tokens // max(1, len(whole.documents)))
-    cut = [ids[:longest] for ids in whole.documents]
-    shares = [(len(kept) - 1) / max(1, len(ids) - 1) for kept, ids in zip(cut, whole.documents, strict=True)]
-    return Sample(cut, whole.labels, whole.weights * shares)
+    def score(part: Sample) -> Floats:
+        return objective.score(model, part, context, blueprint.mask_token, precise)
+
+    nats = score_in_time(score, sample, assignment.scored_by)
+    weights = sample.weights[: len(nats)]
+    write_scores(assignment.folder, rows[: len(nats)], nats, weights)
+    return Outcome(summary, float(nats.sum()), float(weights.sum()), len(nats))
 
 
 def keep_model(model: torch.nn.Module, shards: Path, folder: Path, context: int) -> None:
