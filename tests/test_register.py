@@ -83,6 +83,10 @@ def test_the_run_holds_all_evidence(weak: Work) -> None:
     assert run.data.tags["prefect.flow_run_id"] == "run-weak"
     assert run.data.params["learning.optimizer.rate"] == "0.04"
     assert run.data.params["plan.trials"] == "2"
+    assert run.data.params["search.settings.learning.optimizer.rate"] == "0.04"
+    assert run.data.metrics["search/gain"] == 0.02
+    assert run.data.metrics["plan/bits_low"] == 1.9
+    assert run.data.metrics["final/tokens"] == trained.tokens_trained
     assert run.data.metrics["test/bits"] == report.bits
     assert run.data.metrics["test/bits_low"] == report.low
     assert run.data.metrics["test/perplexity"] == report.metrics["perplexity"][0]
@@ -96,6 +100,7 @@ def test_the_run_holds_all_evidence(weak: Work) -> None:
     assert files >= {
         "plan.json",
         "blueprint.json",
+        "search.json",
         "gate.json",
         "final/journal.jsonl",
         "report/learning_curve.png",

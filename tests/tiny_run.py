@@ -207,18 +207,23 @@ def trained(run_id: str, steps: int = 0, seed: int = 0, head: Head = "causal") -
             if step % 5 == 0:
                 events.append({"event": "validation", "step": step, "seconds": step / 5, "bits": 4 / step})
         (folder / path / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
-    (folder / "trials.json").write_text(
+    (folder / "search.json").write_text(
         json.dumps(
-            [
-                {"number": 0, "state": "COMPLETE", "value": 2.0, "seconds": 2.0, "parameters": {"a.b": 0.1}},
-                {"number": 1, "state": "PRUNED", "value": 2.5, "seconds": 1.0, "parameters": {"a.b": 0.2}},
-            ]
+            {
+                "trials": [
+                    {"number": 0, "state": "complete", "value": 2.0, "parameters": {"a.b": 0.1}},
+                    {"number": 1, "state": "pruned", "value": 2.5, "parameters": {"a.b": 0.2}},
+                ],
+                "gain": 0.02,
+                "settings": {"learning.optimizer.rate": 0.04},
+            }
         )
     )
     (folder / "blueprint.json").write_text(
         json.dumps({"learning": {"optimizer": {"kind": "muon", "rate": 0.04}}})
     )
-    (folder / "plan.json").write_text(json.dumps({"trials": 2}))
+    planned = {"tokens_per_second": 9.0, "forecasts": {"this budget": [2.0, 1.9, 2.1]}, "trials": 2}
+    (folder / "plan.json").write_text(json.dumps(planned))
     tokens = Tokens(
         key="t",
         splits=splits(),
