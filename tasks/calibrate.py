@@ -29,9 +29,8 @@ from training.worker import Assignment
 
 PROBE = "probe"  # the folder of the probe, in the run's
 PROBE_DEPTH = 2  # of a model whose depth is open
-DEPTHS_MEASURED, LARGER_DEPTHS_MEASURED = (2, 4, 6), (2, 4, 6, 10)
-LARGER_SECONDS = 3600.0  # of budget, from which on the larger ones are measured, too
-ATTENTION_DEPTH = 4  # of a model whose depth is open; where the ways of attention are compared
+# Measured from so many seconds of budget on: those about the depth that such a budget can feed.
+DEPTHS_MEASURED = ((0.0, (2, 3, 4)), (900.0, (2, 4, 6)), (7200.0, (2, 4, 6, 10)))
 LEAST_BUDGET_SECONDS = 120.0  # in which they are compared; the comparison takes about 4
 SHARE, LEAST_SECONDS, MOST_SECONDS = 0.004, 0.4, 2.5  # of the budget, for each measurement
 PROBE_SHARE, LONGEST_PROBE_SECONDS = 0.018, 60.0  # the same for the probe whose score is extrapolated
@@ -89,19 +88,16 @@ def calibrate(
     seconds = min(MOST_SECONDS, max(LEAST_SECONDS, SHARE * like_seconds))
     asked = base.model.settled_depth()
     ways, reason = attentions(base, workers.device, like_seconds)
-    larger = LARGER_DEPTHS_MEASURED if like_seconds >= LARGER_SECONDS else DEPTHS_MEASURED
-    depths = larger if asked is None else (asked,)
-    probed, compared = (PROBE_DEPTH, ATTENTION_DEPTH) if asked is None else (asked, asked)
+    usual = [depths for since, depths in DEPTHS_MEASURED if like_seconds >= since][-1]
+    probed, depths = (PROBE_DEPTH, usual) if asked is None else (asked, (asked,))
     here = partial(Measurement, base, tokens, workers, folder)
     longer = min(LONGEST_PROBE_SECONDS, PROBE_SHARE * like_seconds)
     first = here(probed, ways[0], seconds if text_is_known else max(2 * seconds, longer), PROBE)
     probe = scored(first, seconds)
     shown.move(0.5, f"a first model: {probe.test_bits:.2f} {base.objective.unit}")
-    speeds = {way: here(compared, way, seconds) for way in ways} if len(ways) > 1 else {}
-    fastest = max(ways, key=lambda way: speeds[way].rate if speeds else 0.0)
-    measured = {compared: speeds[fastest]} if speeds else {}
-    if fastest == ways[0]:
-        measured.setdefault(probed, first)
+    speeds = {ways[0]: first} | {way: here(probed, way, seconds) for way in ways[1:]}
+    fastest = max(speeds, key=lambda way: speeds[way].rate)
+    measured = {probed: speeds[fastest]}
     for number, depth in enumerate(depths):
         measured[depth] = measured.get(depth) or here(depth, fastest, seconds)
         shown.move(
@@ -111,8 +107,8 @@ def calibrate(
         rates={depth: measured[depth].rate for depth in depths},
         memory_gb={depth: measured[depth].memory_gb for depth in depths},
         attention=fastest,
-        attention_reason=", ".join(f"{way} {speed.rate:,.0f} tokens/s" for way, speed in speeds.items())
-        or reason,
+        attention_reason=reason
+        or ", ".join(f"{way} {speed.rate:,.0f} tokens/s" for way, speed in speeds.items()),
         peak_flops=peak_flops,
         probe=probe,
     )
@@ -124,7 +120,7 @@ def attentions(base: Blueprint, device: str, like_seconds: float) -> tuple[tuple
     """The implementations to compare, the usual one first, and, where there is one only, why."""
     if base.learning.attention != "auto":
         return (base.learning.attention,), "user"
-    model = at_depth(base, base.model.settled_depth() or ATTENTION_DEPTH)
+    model = at_depth(base, base.model.settled_depth() or PROBE_DEPTH)
     shape = model.shape(device)
     sketch = model.model.sketch(shape)
     config = sketch.config.get_text_config()

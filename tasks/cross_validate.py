@@ -234,7 +234,7 @@ def report(folding: Folding, asked: int, folder: Path) -> Folds:
 def cross_validate(blueprint: Blueprint, plan: Plan, tokens: Tokens, validation: Validation) -> Folds:
     """Scores of the recipe on each fold; the final run's workers start up as soon as a core is free."""
     with stage(Folds.stage) as shown:
-        launch = partial(FinalRun.launch, blueprint, plan, tokens)
+        launch = partial(FinalRun.launch, plan, tokens)
         if plan.folds_seconds == 0 or not validation.folds:
             release_pools()
             launch()

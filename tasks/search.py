@@ -16,6 +16,7 @@ from tasks.planned import Plan
 from tasks.space import transferred
 from tasks.study import Search, front, importances, rows_of
 from tasks.telemetry import in_a_run, stage
+from tasks.train import FinalRun
 from tasks.trials import Searching
 from training.blueprint import Blueprint
 from training.config import with_fields
@@ -70,7 +71,8 @@ def search_blueprint(plan: Plan, tokens: Tokens, search: Search) -> Blueprint:
             searching = Searching(plan, tokens, search)
             lanes = pool(plan.compute).size
             for _ in side_by_side([partial(searching.work, shown.move)] * lanes, lanes):
-                pass
+                if not plan.folds_seconds:  # no fold will hide its start
+                    FinalRun.launch(plan, tokens)
             rows = searching.close()
             settings, gain, shown.result = verdict(rows, blueprint.objective.unit, searching.confirm)
             depth = int(settings.get("model.depth", 0)) or plan.depth_after(searching.points(rows))

@@ -27,11 +27,11 @@ WATCHED_TOKENS = 16_384  # in each
 
 
 class FinalRun:
-    """A Ray Train run that starts up early and waits for its go."""
+    """A Ray Train run that starts up early, and waits for its go and for what it is to train."""
 
     _launched: ClassVar[dict[str, "FinalRun"]] = {}
 
-    def __init__(self, blueprint: Blueprint, plan: Plan, tokens: Tokens) -> None:
+    def __init__(self, plan: Plan, tokens: Tokens) -> None:
         self.folder = run_folder(plan.clock.run_id) / "final"
         self.folder.mkdir(parents=True, exist_ok=True)
         for old in (GO, STOP):
@@ -40,11 +40,11 @@ class FinalRun:
         self.problem: BaseException | None = None
         self._assignment = Assignment(
             folder=self.folder,
-            blueprint=blueprint,
+            blueprint=plan.blueprint,
             shards=tokens.folder,
             clock=plan.final_clock(),
             looks=tuple((look + 1) / LOOKS for look in range(LOOKS)),
-            watched_tokens=scored_tokens(WATCHED_TOKENS, blueprint.objective),
+            watched_tokens=scored_tokens(WATCHED_TOKENS, plan.blueprint.objective),
             checkpoint_seconds=CHECKPOINT_SECONDS,
             peak_flops=plan.calibration.peak_flops,
             keep_model=True,
@@ -52,17 +52,15 @@ class FinalRun:
         )
         self._plan = plan
         # An old name would resume the old run, see Ray Train's RunConfig; so name by content and attempt.
-        self._name = (
-            f"{plan.clock.run_id[:8]}-{content_key(blueprint.fingerprint(), tokens.key)}-{int(time.time())}"
-        )
+        self._name = f"{plan.clock.run_id[:8]}-{content_key(tokens.key)}-{time.time_ns()}"
         self._thread = threading.Thread(target=self._fit, name="final-run", daemon=True)
         self._thread.start()
 
     @classmethod
-    def launch(cls, blueprint: Blueprint, plan: Plan, tokens: Tokens) -> "FinalRun":
+    def launch(cls, plan: Plan, tokens: Tokens) -> "FinalRun":
         """Starts the run's workers up, once; later calls return the same."""
         if plan.clock.run_id not in cls._launched:
-            cls._launched[plan.clock.run_id] = cls(blueprint, plan, tokens)
+            cls._launched[plan.clock.run_id] = cls(plan, tokens)
         return cls._launched[plan.clock.run_id]
 
     @classmethod
@@ -101,10 +99,10 @@ class FinalRun:
         except BaseException as problem:  # handed to the waiting task, which raises it
             self.problem = problem
 
-    def go(self, deadline: float | None) -> None:
-        """Lets the waiting workers train until `deadline` (Unix time), or as long as their clock says."""
+    def go(self, blueprint: Blueprint, deadline: float | None) -> None:
+        """Lets the waiting workers train this until `deadline` (Unix time), or as long as their clock says."""
         draft = self.folder / f".{GO}"
-        draft.write_text(json.dumps({"deadline": deadline}))
+        draft.write_text(json.dumps({"deadline": deadline, "blueprint": blueprint.model_dump(mode="json")}))
         draft.replace(self.folder / GO)
 
     def watch(self, shown: Stage) -> Outcome:
@@ -167,9 +165,9 @@ def train_final(blueprint: Blueprint, plan: Plan, tokens: Tokens) -> Trained:
     """The model, trained with all workers on the whole train split until the plan's deadline."""
     with stage(Trained.stage) as shown:
         release_pools()
-        running = FinalRun.launch(blueprint, plan, tokens)
+        running = FinalRun.launch(plan, tokens)
         began = time.time()
-        running.go(plan.final_deadline)
+        running.go(blueprint, plan.final_deadline)
         outcome = running.watch(shown)
         summary = outcome.summary
         shown.result = (

@@ -50,6 +50,13 @@ def test_what_was_seen_narrows_what_is_expected_and_more_does_so_further() -> No
     assert law.bits(point(text=1e7)) == pytest.approx(truth, rel=0.01)
 
 
+def test_what_a_moment_of_training_shows_is_doubted() -> None:
+    first, later = (point(text=text, bits=CAUSAL.bits(point(text=text)) * 0.8) for text in (3e4, 3e6))
+    ahead = point(text=1e7)
+    moved = [CAUSAL.informed([seen]).bits(ahead) / CAUSAL.bits(ahead) for seen in (first, later)]
+    assert moved[0] > 0.93 and moved[1] < 0.87
+
+
 def test_the_further_ahead_the_less_is_known() -> None:
     law = CAUSAL.informed([point(text=1e6, bits=2.0)])
     widths = [law.forecast(point(text=text)) for text in (1e6, 1e7, 1e9)]

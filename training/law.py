@@ -19,6 +19,8 @@ Vector = npt.NDArray[np.float64]
 
 # Of the score of two trainings that differ in their seeds alone, relative standard deviation; measured.
 NOISE = 0.008
+# Below so many bytes the curves are another; what is seen there is doubted by so much for each factor of e.
+EARLY_BYTES, EARLY_DOUBT = 300_000.0, 0.15
 # A batch of so many bytes wants twice the text (measured, see DECISIONS); the constants are those of the other.
 CRITICAL_BATCH_BYTES, MEASURED_BATCH_BYTES = 40_000.0, 6_000.0
 BYTES_PER_PARAMETER = (
@@ -71,6 +73,12 @@ def gradient(constants: Vector, point: Point) -> Vector:
     )
 
 
+def doubt(point: Point) -> float:
+    """The variance of log bits about the law, for a training like this."""
+    early = EARLY_DOUBT * max(0.0, float(np.log(EARLY_BYTES / point.text_bytes)))
+    return point.error**2 + NOISE**2 + early**2
+
+
 class Law(NamedTuple):
     """Constants, as a mean and a covariance."""
 
@@ -83,7 +91,7 @@ class Law(NamedTuple):
             return self
         prior, precision = np.array(self.mean), np.linalg.inv(np.array(self.covariance))
         seen = np.log([point.bits for point in points])
-        weights = 1 / np.array([point.error**2 + NOISE**2 for point in points])
+        weights = 1 / np.array([doubt(point) for point in points])
         at = prior.copy()
         for _ in range(STEPS):
             slopes = np.stack([gradient(at, point) for point in points])
@@ -103,7 +111,7 @@ class Law(NamedTuple):
         """What is expected of a training like `point`; its error is that of the score, beside the law's own."""
         at = np.array(self.mean)
         slopes = gradient(at, point)
-        variance = float(slopes @ np.array(self.covariance) @ slopes) + NOISE**2 + point.error**2
+        variance = float(slopes @ np.array(self.covariance) @ slopes) + doubt(point)
         middle, half = float(log_bits(at, point)), NORMAL_90 * variance**0.5
         return Forecast(*(float(np.exp(middle + shift)) for shift in (0.0, -half, half)))
 

@@ -26,7 +26,8 @@ from training.metrics import Floats
 from training.model import Precision, autocast, has_fast_bf16
 from training.watch import Watch
 
-GO = "go.json"  # in the final run's folder: {"deadline": Unix time, or null where no clock is kept}
+# In the final run's folder: {"deadline": Unix time, or null where no clock is kept, "blueprint": what to train}.
+GO = "go.json"
 STOP = "stop"  # in a training's folder: end early
 LATENCY_PASSES = 9
 LEAST_SECONDS = 3.0  # of a final run that starts late; an untrained model helps nobody
@@ -170,13 +171,13 @@ def keep_model(model: torch.nn.Module, shards: Path, folder: Path, context: int)
     draft.rename(folder)
 
 
-def wait_for(path: Path, seconds: float) -> float | None:
-    """The deadline that somebody writes to `path`, or None for none; raises TimeoutError where nobody does."""
+def wait_for(path: Path, seconds: float) -> tuple[Blueprint, float | None]:
+    """What to train and until when, as somebody writes to `path`; raises TimeoutError where nobody does."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if path.exists():
-            deadline: float | None = json.loads(path.read_text())["deadline"]
-            return deadline
+            said = json.loads(path.read_text())
+            return Blueprint.model_validate(said["blueprint"]), said["deadline"]
         time.sleep(0.02)
     raise TimeoutError(f"nobody wrote {path} within {seconds:.0f} s")
 
@@ -239,7 +240,8 @@ def final_run(launch: dict[str, Assignment]) -> Outcome:
     from ray import train as ray_train  # the only door to Ray below tasks/
 
     assignment, ranks = launch["assignment"], ray_train.get_context()
-    deadline = wait_for(assignment.folder / GO, PATIENCE_SECONDS)
+    blueprint, deadline = wait_for(assignment.folder / GO, PATIENCE_SECONDS)
+    assignment = replace(assignment, blueprint=blueprint)
     if deadline is not None:
         assignment = replace(assignment, clock=Wall(max(deadline, time.time() + LEAST_SECONDS)))
     return carry_out(assignment, ranks.get_world_rank(), ranks.get_world_size())
