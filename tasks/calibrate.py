@@ -33,9 +33,10 @@ PROBE_DEPTH = 2  # of a model whose depth is open
 DEPTHS_MEASURED = ((0.0, (2, 3, 4)), (900.0, (2, 4, 6)), (7200.0, (2, 4, 6, 10)))
 LEAST_BUDGET_SECONDS = 120.0  # in which they are compared; the comparison takes about 4
 SHARE, LEAST_SECONDS, MOST_SECONDS = 0.004, 0.4, 2.5  # of the budget, for each measurement
-PROBE_SHARE, LONGEST_PROBE_SECONDS = 0.018, 60.0  # the same for the probe whose score is extrapolated
+PROBE_SHARE, LONGEST_PROBE_SECONDS = 0.022, 60.0  # the same for the probe whose score is extrapolated
 BUILDING_SECONDS = 0.3  # until the first step; measured
 PATIENCE = (1, 5, 25)  # times so long, where building the model and the first step take longer
+EARLY = 1 / 3  # of the probe, at which it is looked at once more
 FIRST_STEPS = 2  # of each part, which are slow
 WATCHED_TOKENS = 16_384  # of the validation split
 TEST_TOKENS_A_SECOND = 40_000  # of a measurement; those of the test split that the probe is scored on
@@ -49,6 +50,8 @@ class Probe(BaseModel):
     depth: int
     tokens: int  # trained on
     validation_bits: float
+    early_tokens: int  # a third of these, where the rate has hardly come down
+    early_validation_bits: float
     test_bits: float
     test_error: float
 
@@ -159,19 +162,21 @@ class Measurement:
         self.depth, self.shards = depth, Shards(tokens.folder)
         for patience in PATIENCE:
             self.folder = folder / (name or f"calibration/depth-{depth}-{attention}") / f"{patience}"
-            self.outcome = workers.carry_out_together(
+            workers.carry_out_together(
                 Assignment(
                     folder=self.folder,
                     blueprint=self.blueprint,
                     shards=tokens.folder,
                     clock=Wall(time.time() + BUILDING_SECONDS + patience * seconds),
-                    looks=(1.0,) if name else (),
+                    looks=(EARLY, 1.0) if name else (),
                     watched_tokens=scored_tokens(WATCHED_TOKENS, base.objective),
                     keep_model=bool(name),
                     device=workers.device,
                 )
             )
-            self.steps = [e for e in read_journal(self.folder / "journal.jsonl") if e["event"] == "step"]
+            events = list(read_journal(self.folder / "journal.jsonl"))
+            self.steps = [event for event in events if event["event"] == "step"]
+            self.looks = [event for event in events if event["event"] == "validation"]
             if self.steps:
                 return
         raise InputError(
@@ -203,7 +208,7 @@ def settled_rate(steps: list[Event]) -> float:
 
 def scored(measured: Measurement, seconds: float) -> Probe:
     """The probe, scored on a sample of the test split; nothing but the forecast hangs on that."""
-    blueprint, outcome = measured.blueprint, measured.outcome
+    blueprint = measured.blueprint
     model, _ = load(measured.folder / "model")
     labelled = blueprint.objective.head == "classification"
     context = blueprint.settled()[0]
@@ -215,10 +220,13 @@ def scored(measured: Measurement, seconds: float) -> Probe:
     there = Slice(measured.shards, "test").tokens()
     spread = np.std(nats - nats.sum() / sample.weights.sum() * sample.weights) * np.sqrt(len(nats))
     unseen = max(0.0, 1 - tokens / max(1, there))  # of a finite split
+    early, late = measured.looks[0], measured.looks[-1]
     return Probe(
         depth=measured.depth,
-        tokens=outcome.summary.tokens,
-        validation_bits=outcome.summary.validation_bits or value,
+        tokens=late["tokens"],
+        validation_bits=late["bits"],
+        early_tokens=early["tokens"],
+        early_validation_bits=early["bits"],
         test_bits=value,
         test_error=float(spread / nats.sum() * np.sqrt(unseen)) if len(nats) > 1 else 0.05,
     )

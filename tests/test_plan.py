@@ -24,7 +24,15 @@ from training.model import Scratch, hidden_parameters
 from training.objectives import CausalLanguageModel, MaskedLanguageModel, SequenceClassification
 
 RATES = {2: 80_000.0, 4: 30_000.0, 6: 10_000.0}
-PROBE = Probe(depth=2, tokens=300_000, validation_bits=1.95, test_bits=2.0, test_error=0.01)
+PROBE = Probe(
+    depth=2,
+    tokens=300_000,
+    validation_bits=1.95,
+    early_tokens=100_000,
+    early_validation_bits=2.29,
+    test_bits=2.0,
+    test_error=0.01,
+)
 MEASURED = Calibration(
     rates=RATES, attention="sdpa", attention_reason="twice as fast", peak_flops=5e11, probe=PROBE
 )
