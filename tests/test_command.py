@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -191,3 +192,34 @@ def test_the_final_run_survives_the_death_of_a_worker(tmp_path: Path) -> None:
         json.loads(line)["step"] for line in (folder / "final" / "journal.jsonl").read_text().splitlines()
     ]
     assert steps == sorted(steps)
+
+
+def wait_for_model(home: Path, seconds: float = 150) -> Path:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        for path in home.glob("runs/*/*/**/model/config.json"):
+            return home / "runs" / path.relative_to(home / "runs").parts[0]
+        time.sleep(0.1)
+    raise AssertionError("the run left no model")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("wait", [wait_for_model, wait_for_checkpoint])
+def test_a_run_killed_whole_can_be_finished_in_seconds(wait: Callable[[Path], Path], tmp_path: Path) -> None:
+    run = start_run(tmp_path, "--budget", "3m")
+    folder = wait(tmp_path)
+    alive = shoestring("finish", "last", home=tmp_path)
+    assert alive.returncode == 2 and "still running" in alive.stderr
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait(10)
+    began = time.monotonic()
+    done = shoestring("finish", folder.name[:8], "--json", home=tmp_path, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - began < 60
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["aliases"] == ["challenger", "champion"] and found["tokens_trained"] > 0
+    said = shoestring("generate", "def f(", "--tokens", "5", home=tmp_path)
+    assert said.returncode == 0 and said.stdout.startswith("def f(")
+    again = shoestring("run", "--resume", "last", home=tmp_path)
+    assert again.returncode == 2 and "is finished" in again.stderr
