@@ -30,9 +30,9 @@ from training.worker import Assignment
 PROBE = "probe"  # the folder of the probe, in the run's
 PROBE_DEPTH = 2  # of a model whose depth is open
 # Measured from so many seconds of budget on: those about the depth that such a budget can feed.
-DEPTHS_MEASURED = ((0.0, (2, 3, 4)), (900.0, (2, 4, 6)), (7200.0, (2, 4, 6, 10)))
+DEPTHS_MEASURED = ((0.0, (2, 3)), (150.0, (2, 3, 4)), (900.0, (2, 4, 6)), (7200.0, (2, 4, 6, 10)))
 LEAST_BUDGET_SECONDS = 120.0  # in which they are compared; the comparison takes about 4
-SHARE, LEAST_SECONDS, MOST_SECONDS = 0.004, 0.4, 2.5  # of the budget, for each measurement
+SHARE, LEAST_SECONDS, MOST_SECONDS = 0.003, 0.4, 2.5  # of the budget, for each measurement
 PROBE_SHARE, LONGEST_PROBE_SECONDS = 0.022, 60.0  # the same for the probe whose score is extrapolated
 BUILDING_SECONDS = 0.3  # until the first step; measured
 PATIENCE = (1, 5, 25)  # times so long, where building the model and the first step take longer
@@ -76,12 +76,14 @@ def calibrate(
     like_seconds: float,
     shown: Stage,
     text_is_known: bool = False,
+    attention_here: tuple[Attention, str] | None = None,
 ) -> Calibration:
     """Tokens a second of all workers by depth, the fastest attention, the peak of the hardware, and the probe.
 
-    Where earlier runs have shown how this text is learned, a short probe is enough. `folder` is the
-    run's; a resumed run finds there what it had measured. Raises InputError where not even one step
-    fits into the time that a calibration may take.
+    Where earlier runs have shown how this text is learned, a short probe is enough; where they have found
+    which attention is fastest here, it is taken, and the reason is theirs. `folder` is the run's; a resumed
+    run finds there what it had measured. Raises InputError where not even one step fits into the time
+    that a calibration may take.
     """
     path = folder / "calibration.json"
     if path.exists():
@@ -91,6 +93,8 @@ def calibrate(
     seconds = min(MOST_SECONDS, max(LEAST_SECONDS, SHARE * like_seconds))
     asked = base.model.settled_depth()
     ways, reason = attentions(base, workers.device, like_seconds)
+    if attention_here is not None and len(ways) > 1 and attention_here[0] in ways:
+        ways, reason = (attention_here[0],), attention_here[1]
     usual = [depths for since, depths in DEPTHS_MEASURED if like_seconds >= since][-1]
     probed, depths = (PROBE_DEPTH, usual) if asked is None else (asked, (asked,))
     here = partial(Measurement, base, tokens, workers, folder)

@@ -59,12 +59,15 @@ def make_clock(run_id: str, run_name: str, budget: str, started: float) -> Clock
 
 
 def keep_beating(clock: Clock) -> None:
-    """Writes down every second how much of the budget is used, so that a killed run can go on with the rest."""
+    """Writes down every second how much of the budget is used, so that a killed run can go on with the rest.
+
+    It ends with the run, as a process may make several.
+    """
     folder = run_folder(clock.run_id)
     folder.mkdir(parents=True, exist_ok=True)
 
     def beat() -> None:
-        while True:
+        while not (folder / "registered.json").exists():
             draft = folder / ".clock.json"
             state = {
                 "used_seconds": time.time() - clock.started,

@@ -39,6 +39,7 @@ class Earlier(BaseModel):
     tokens: int  # that the final run trained on
     batch_tokens: int
     bytes_per_token: float
+    attention: str  # that it trained with
     bits: float  # of its test
     speed: float | None = None  # measured tokens/s over predicted
     judging_seconds: float | None = None  # from the end of the final run to the registered model
@@ -53,6 +54,11 @@ class Evidence(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     runs: tuple[Earlier, ...] = ()
     champion: bool = True
+
+    def attention_here(self) -> tuple[Any, str] | None:
+        """The attention that the newest run on this machine trained with, and the reason to do so again."""
+        run = next((run for run in self.runs if run.same_machine), None)
+        return (run.attention, f"prior run {run.name} found it the fastest here") if run else None
 
     def of_this_text(self) -> list[Earlier]:
         """Those of the same documents, split alike."""
@@ -130,6 +136,7 @@ def _read(run: Any, tokens: Tokens, here: str) -> Earlier | None:
         depth=int(params["model.depth"]),
         tokens=int(metrics[MetricName.FINAL_TOKENS]),
         batch_tokens=int(params["learning.batch_tokens"]),
+        attention=params["learning.attention"],
         bytes_per_token=float(params["data.bytes_per_token"]),
         bits=metrics[MetricName.TEST_BITS],
         speed=measured / planned if planned and measured else None,

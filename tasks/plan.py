@@ -252,7 +252,14 @@ def plan_budget(
         workers.wait_ready()
         evidence = waited_for(asked)
         calibration = calibrate(
-            base, tokens, workers, folder, clock.like_seconds, shown, bool(evidence.of_this_text())
+            base,
+            tokens,
+            workers,
+            folder,
+            clock.like_seconds,
+            shown,
+            bool(evidence.of_this_text()),
+            evidence.attention_here(),
         )
         if path.exists():  # a resumed run's checkpoints are of the blueprint that it had
             before = Plan.model_validate_json(path.read_text())

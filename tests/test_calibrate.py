@@ -34,6 +34,7 @@ def test_real_workers_are_measured_once_and_a_cluster_says_how_many_it_has(
 ) -> None:
     tokens = some_tokens()
     write_shards(tokens.folder, corpus_texts)
+    (fresh_home / "other").mkdir()
     tiny_run.tokenizer().save_pretrained(tokens.folder / "tokenizer")
     try:
         with stage("Plan the budget") as shown:
@@ -47,6 +48,19 @@ def test_real_workers_are_measured_once_and_a_cluster_says_how_many_it_has(
             assert found.probe.test_error == 0  # all of so small a split is scored
             release_pools()  # who asks again is told what was measured, without workers
             assert calibrate(tiny_blueprint(), tokens, workers, fresh_home, 300, shown) == found
+            workers = pool(Compute(workers=1))
+            known = calibrate(
+                tiny_blueprint(),
+                tokens,
+                workers,
+                fresh_home / "other",
+                300,
+                shown,
+                True,
+                ("eager", "prior run x"),
+            )
+            assert (known.attention, known.attention_reason) == ("eager", "prior run x")
+            assert known.probe.tokens < found.probe.tokens
         monkeypatch.setenv("RAY_ADDRESS", "auto")
         with pytest.raises(InputError, match=r"the cluster at RAY_ADDRESS has \d+ cores: ask for at most"):
             Compute(workers=1000).count()

@@ -45,6 +45,7 @@ FIRST_RUN = Earlier(
     tokens=4_000_000,
     batch_tokens=4096,
     bytes_per_token=3.0,
+    attention="blockwise",
     bits=1.5,
     speed=0.9,
     judging_seconds=9.0,
