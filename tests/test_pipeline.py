@@ -51,6 +51,7 @@ def test_a_budget_becomes_a_registered_model_with_evidence(
 ) -> None:
     monkeypatch.setattr(division, "LEAST_FOLD_SECONDS", 0.5)  # so that a short run has trials and folds, too
     monkeypatch.setattr(division, "LEAST_TRIAL_SECONDS", 2.0)
+    monkeypatch.setattr(division, "FOLDS_SHARE", 0.3)
     monkeypatch.setattr(trials, "WATCHED_TOKENS", 512)
     monkeypatch.delenv(home.STARTED_VARIABLE, raising=False)
     seen = Seen()
@@ -60,7 +61,7 @@ def test_a_budget_becomes_a_registered_model_with_evidence(
             budget="60s",
             source=Files(paths=(str(corpus_files),)),
             validation=Validation(test_share=0.1, validation_share=0.1, folds=2),
-            search=Search(share=0.4),
+            search=Search(share=0.3),
             return_state=True,
         )
     finally:

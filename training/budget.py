@@ -66,7 +66,8 @@ def parse_budget(text: str) -> Amount:
     if not parts or re.sub(r"\d+(?:\.\d+)?\s*[smhd]", "", text).strip():
         raise ValueError(
             f"{text!r} is no budget: write a time with s, m, h or d, such as 90s, 5m or 1h30m, or an amount"
-            f" of training, such as '20M tokens' or '3e15 flops'; the least time is {SMALLEST_BUDGET_SECONDS}s"
+            " of training, such as '20M tokens' or '3e15 flops';"
+            f" the smallest that can work is {SMALLEST_BUDGET_SECONDS}s"
         )
     units = [unit for _, unit in parts]
     if len(set(units)) < len(units):
