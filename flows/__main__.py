@@ -13,12 +13,14 @@ from tasks import home
 from tasks.options import (
     AlsoOption,
     BudgetOption,
+    BudgetsOption,
     HomeOption,
     JsonOption,
     LongBudgetOption,
     ModelOption,
     RecipeArgument,
     ResumeOption,
+    RunsOption,
     SeedOption,
     SeedsOption,
     SetOption,
@@ -130,6 +132,37 @@ def ablate(
     from tasks.worth import tell
 
     tell(found, as_json)
+
+
+@app.command()
+def frontier(
+    recipe: RecipeArgument = "python-code",
+    budgets: BudgetsOption = "1m,2m,4m",
+    seeds: RunsOption = 1,
+    seed: SeedOption = None,
+    settings: SetOption = None,
+    home_folder: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train once for each of several budgets, and show what more time buys, and how well that was foreseen.
+
+    Every budget is a whole run, the smallest first, so the command takes their sum. The table holds each test score
+    against what the run's own plan had foreseen. A budget that fails is told; exit code 1 where all do.
+
+    Examples: `shoestring frontier --budgets 1m,2m,4m`, `shoestring frontier classify --budgets 5m,20m --seeds 2`.
+    """
+    from tasks import launch
+    from tasks.recipe import check_budgets
+
+    check_budgets(wanted := [budget.strip() for budget in budgets.split(",")])
+    request = launch.read_request(recipe, None, seed, settings or [])
+    request = {**request, "budgets": wanted, "seeds": seeds}
+    request.pop("budget", None)
+    found = launch.execute(_flow("compare_budgets:compare_budgets"), request, None)
+    from tasks.frontier import tell
+
+    if not tell(found, as_json):
+        raise typer.Exit(1)
 
 
 @app.command("verify-resume")

@@ -61,6 +61,8 @@ def test_what_cannot_work_is_said_at_once(words: list[str], message: str, tmp_pa
     ("words", "message"),
     [
         (["ablate", "--budget", "1s"], "the smallest that can work is 45s"),
+        (["frontier", "--budgets", "1m2m"], "put commas between several"),
+        (["frontier", "--budgets", "2m"], "give two or more"),
     ],
 )
 def test_comparisons_that_cannot_work_are_refused_at_once(
