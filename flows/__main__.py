@@ -1,26 +1,30 @@
 """The `shoestring` command: it parses, and calls what `tasks/` holds."""
 
-import errno
 import os
-import sys
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import psutil
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from tasks import home
-from tasks.artifacts import InputError
 from tasks.options import (
+    AlsoOption,
     BudgetOption,
+    BudgetsOption,
     HomeOption,
     JsonOption,
+    LongBudgetOption,
     ModelOption,
     RecipeArgument,
+    ResumeOption,
+    RunsOption,
     SeedOption,
+    SeedsOption,
     SetOption,
+    mistakes_told,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +40,6 @@ app = typer.Typer(
     "Start with `shoestring run`: five minutes later you have a model, and the evidence for it. "
     "Then `shoestring generate 'def fibonacci('`.",
 )
-errors = Console(stderr=True, highlight=False)
 
 
 @app.command()
@@ -46,13 +49,7 @@ def run(
     seed: SeedOption = None,
     settings: SetOption = None,
     home_folder: HomeOption = None,
-    resume: Annotated[
-        str | None,
-        typer.Option(
-            help="Go on with an interrupted run (its id, or `last`) and what was left of its budget.",
-            show_default=False,
-        ),
-    ] = None,
+    resume: ResumeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a model: clean, tokenize, plan, search, cross-validate, train, evaluate, register.
@@ -63,7 +60,7 @@ def run(
     from tasks import launch
 
     request = None if resume else launch.read_request(recipe, budget, seed, settings or [])
-    launch.tell(launch.summary(launch.execute(_pipeline, request, resume)), as_json)
+    launch.tell(launch.summary(launch.execute(_flow("pipeline:train_best_model"), request, resume)), as_json)
 
 
 @app.command()
@@ -83,7 +80,7 @@ def finish(
 
     stopped = launch.find_run(run_id)
     refuse_running(stopped)
-    launch.execute(_finish, {"run_id": stopped}, None)
+    launch.execute(_flow("finish:finish_run"), {"run_id": stopped}, None)
     launch.tell(launch.summary(stopped), as_json)
 
 
@@ -103,7 +100,69 @@ def plan(
     from tasks import launch
 
     request = launch.read_request(recipe, budget, seed, settings or [])
-    launch.print_plan(launch.execute(_preview, request, None), as_json)
+    launch.print_plan(launch.execute(_flow("preview:preview_plan"), request, None), as_json)
+
+
+@app.command()
+def ablate(
+    recipe: RecipeArgument = "python-code",
+    budget: LongBudgetOption = None,
+    seeds: SeedsOption = 3,
+    also: AlsoOption = None,
+    seed: SeedOption = None,
+    settings: SetOption = None,
+    home_folder: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which techniques pay on your data: the recipe against itself without each, at equal time.
+
+    Every technique in use (optimizer, schedule, precision, averages, dropout, filters, ...) is taken out in turn.
+    The table has what each one saves, with an interval over seeds, and the speed without it, which says why.
+    Short trainings may want other things than long ones: give as much time as you can spare.
+
+    Examples: `shoestring ablate --budget 30m`, `shoestring ablate my-text --set source.paths=notes/ --seeds 5`,
+    `shoestring ablate --also learning.average=0.1 --also learning.dropout=0.1`.
+    """
+    from tasks import launch
+
+    request = launch.read_request(recipe, budget, seed, settings or [])
+    found = launch.execute(
+        _flow("what_pays:what_pays"), {**request, "seeds": seeds, "also": also or []}, None
+    )
+    from tasks.worth import tell
+
+    tell(found, as_json)
+
+
+@app.command()
+def frontier(
+    recipe: RecipeArgument = "python-code",
+    budgets: BudgetsOption = "1m,2m,4m",
+    seeds: RunsOption = 1,
+    seed: SeedOption = None,
+    settings: SetOption = None,
+    home_folder: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train once for each of several budgets, and show what more time buys, and how well that was foreseen.
+
+    Every budget is a whole run, the smallest first, so the command takes their sum. The table holds each test score
+    against what the run's own plan had foreseen. A budget that fails is told; exit code 1 where all do.
+
+    Examples: `shoestring frontier --budgets 1m,2m,4m`, `shoestring frontier classify --budgets 5m,20m --seeds 2`.
+    """
+    from tasks import launch
+    from tasks.recipe import check_budgets
+
+    check_budgets(wanted := [budget.strip() for budget in budgets.split(",")])
+    request = launch.read_request(recipe, None, seed, settings or [])
+    request = {**request, "budgets": wanted, "seeds": seeds}
+    request.pop("budget", None)
+    found = launch.execute(_flow("compare_budgets:compare_budgets"), request, None)
+    from tasks.frontier import tell
+
+    if not tell(found, as_json):
+        raise typer.Exit(1)
 
 
 @app.command("verify-resume")
@@ -124,7 +183,7 @@ def verify_resume(
     from tasks import launch
 
     request = launch.read_request(recipe, None, seed, settings or [])
-    run_id = launch.execute(_preview, request, None)
+    run_id = launch.execute(_flow("preview:preview_plan"), request, None)
     from tasks.verify import verify_resume
 
     if not verify_resume(run_id, steps, kills, as_json):
@@ -252,39 +311,17 @@ def recipes() -> None:
         print(f"{path.stem:<14} {headline(path)}")
 
 
-def _pipeline() -> "Flow[..., Any]":
-    from flows.pipeline import train_best_model
-
-    return train_best_model
-
-
-def _finish() -> "Flow[..., Any]":
-    from flows.finish import finish_run
-
-    return finish_run
-
-
-def _preview() -> "Flow[..., Any]":
-    from flows.preview import preview_plan
-
-    return preview_plan
+def _flow(place: str) -> "Callable[[], Flow[..., Any]]":
+    """Loads a flow, given as `file:name` below flows/, when it is called: that imports all there is."""
+    file, _, name = place.partition(":")
+    return lambda: getattr(import_module(f"flows.{file}"), name)
 
 
 def main() -> None:
     """Runs the command; what the user can mend ends in one clear message and exit code 2."""
     os.environ[home.STARTED_VARIABLE] = str(psutil.Process().create_time())
-    try:
+    with mistakes_told():
         app()
-    except InputError as problem:
-        errors.print(f"[red]✗[/red] {escape(str(problem))}", soft_wrap=True)
-        sys.exit(2)
-    except OSError as problem:
-        if problem.errno != errno.ENOSPC:
-            raise
-        errors.print(
-            f"[red]✗[/red] no space left in {home.home()}: `shoestring prune` frees some", soft_wrap=True
-        )
-        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,7 @@ def keep_beating(clock: Clock) -> None:
     """
     folder = run_folder(clock.run_id)
     folder.mkdir(parents=True, exist_ok=True)
+    flow = prefect.runtime.flow_run.flow_name  # which a thread does not know
 
     def beat() -> None:
         while not (folder / "registered.json").exists():
@@ -73,6 +74,7 @@ def keep_beating(clock: Clock) -> None:
                 "used_seconds": time.time() - clock.started,
                 "budget": clock.budget,
                 "pid": os.getpid(),
+                "flow": flow,
             }
             draft.write_text(json.dumps(state))
             draft.replace(folder / "clock.json")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
 SMALLEST_DISK_BYTES = 500e6
+RESUMABLE = "train-best-model"  # the flow that goes on where it was stopped
 QUIET = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}  # the terminal has lines of its own
 
 
@@ -88,10 +89,8 @@ def execute(
 
             FinalRun.save_all()
             _mark_cancelled(run.id)
-            print(
-                f"\nstopped; `shoestring run --resume {str(run.id)[:8]}` goes on with this run",
-                file=sys.stderr,
-            )
+            how = f"; `shoestring run --resume {str(run.id)[:8]}` goes on with this run"
+            print("\nstopped" + how * (flow.name == RESUMABLE), file=sys.stderr)
             sys.exit(130)
         finally:
             stop_ray()
@@ -116,7 +115,7 @@ def find_run(reference: str) -> str:
     """The id of the run to go on with. Raises InputError where there is none, or it had finished."""
     runs = home.home() / "runs"
     known = sorted(runs.glob("*/clock.json"), key=lambda path: path.stat().st_mtime)
-    names = [path.parent.name for path in known]
+    names = [path.parent.name for path in known if _resumable(path)]
     matching = names[-1:] if reference == "last" else [name for name in names if name.startswith(reference)]
     if len(matching) != 1:
         there = ", ".join(name[:8] for name in names[-5:]) or "none"
@@ -124,6 +123,10 @@ def find_run(reference: str) -> str:
     if (runs / matching[0] / "registered.json").exists():
         raise InputError(f"run {matching[0]} is finished: there is nothing to go on with")
     return matching[0]
+
+
+def _resumable(clock: Path) -> bool:
+    return bool(json.loads(clock.read_text()).get("flow", RESUMABLE) == RESUMABLE)
 
 
 def _back_in_line(run_id: str) -> "FlowRun":

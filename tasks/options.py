@@ -1,9 +1,15 @@
 """What commands have in common: options with their help, read before anything slow is imported."""
 
+import errno
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.markup import escape
 
 from tasks import home
 from tasks.artifacts import InputError
@@ -65,3 +71,52 @@ ModelOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print the result as one JSON object on the last line.")
 ]
+ResumeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Go on with an interrupted run (its id, or `last`) and what was left of its budget.",
+        show_default=False,
+    ),
+]
+LongBudgetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        help="Time for all trainings together: 10m, 1h. Default: the recipe's, or 30m.",
+        show_default=False,
+    ),
+]
+SeedsOption = Annotated[
+    int,
+    typer.Option(min=2, max=20, help="Trainings of each variant, at most; more find smaller differences."),
+]
+AlsoOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--also",
+        metavar="FIELD=VALUE",
+        help="Adds one setting in turn, too, such as learning.average=0.1; may be repeated.",
+        show_default=False,
+    ),
+]
+BudgetsOption = Annotated[
+    str, typer.Option(metavar="TIME,TIME,...", help="Two or more budgets, each for a whole run: 5m,20m,1h.")
+]
+RunsOption = Annotated[int, typer.Option(min=1, max=20, help="Runs of each budget, each with its own seed.")]
+
+
+@contextmanager
+def mistakes_told() -> Iterator[None]:
+    """Within, what the user can mend ends in one clear message and exit code 2."""
+    errors = Console(stderr=True, highlight=False)
+    try:
+        yield
+    except InputError as problem:
+        errors.print(f"[red]✗[/red] {escape(str(problem))}", soft_wrap=True)
+        sys.exit(2)
+    except OSError as problem:
+        if problem.errno != errno.ENOSPC:
+            raise
+        full = f"no space left in {home.home()}: `shoestring prune` frees some"
+        errors.print(f"[red]✗[/red] {full}", soft_wrap=True)
+        sys.exit(2)

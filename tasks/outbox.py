@@ -50,6 +50,7 @@ class Letter(BaseModel):
     tags: dict[str, str] = {}
     settings: dict[str, str] = {}
     scores: dict[str, float] = {}
+    files: tuple[str, ...] = ()  # relative to the run folder; sent as artifacts at the end, as scores are
     journal: str = ""  # relative to the run folder; its points are sent, also as it grows
     status: Status = "RUNNING"
     started: float  # Unix time
@@ -67,6 +68,13 @@ def post(letter: Letter) -> None:
     draft = letter.path.with_suffix(".draft")
     draft.write_text(letter.model_dump_json(indent=1))
     draft.replace(letter.path)
+
+
+def add(run_id: str, scores: dict[str, float], files: tuple[str, ...]) -> None:
+    """Has the flow run's own MLflow run, of which a letter waits, hold these values and files, too, at its end."""
+    path = home.run_folder(run_id) / FOLDER / "run.json"
+    letter = Letter.model_validate_json(path.read_text())
+    post(letter.model_copy(update={"scores": letter.scores | scores, "files": (*letter.files, *files)}))
 
 
 class Thinning:
@@ -136,6 +144,8 @@ class Delivery:
         if letter.status != "RUNNING":
             for name in set(letter.scores) - set(self._there):
                 tracker.log_metric(self.mlflow_run, name, letter.scores[name])
+            for file in letter.files:
+                tracker.log_artifact(self.mlflow_run, str(home.run_folder(letter.run_id) / file))
             tracking.end_run(self.mlflow_run, letter.status, letter.ended)
             letter.path.replace(letter.path.with_suffix(".sent"))
 

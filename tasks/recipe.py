@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from tasks.artifacts import InputError
+from training.budget import parse_budget
 
 if TYPE_CHECKING:
     from tasks.cluster import Compute
@@ -89,6 +90,18 @@ def _value(text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError:
         return text
+
+
+def check_budgets(budgets: Sequence[str]) -> None:
+    """Raises InputError for what is no budget, for fewer than two, the same twice, or amounts of different units."""
+    try:
+        amounts = [parse_budget(budget) for budget in budgets]
+    except ValueError as problem:
+        raise InputError(f"--budgets: {problem}; put commas between several: 1m,2m,4m") from None
+    if len(set(amounts)) < len(amounts) or len(amounts) < 2:
+        raise InputError(f"--budgets {','.join(budgets)}: give two or more that differ, such as 1m,2m,4m")
+    if len({amount.unit for amount in amounts}) > 1:
+        raise InputError(f"--budgets {','.join(budgets)}: give times only, or amounts of one unit only")
 
 
 def check_parameters(flow: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -69,6 +69,11 @@ def prepare_until(deadline: float) -> None:
     _deadline = deadline
 
 
+def forget_stages() -> None:
+    """Begins anew: of what earlier flows of this process did, the next one may find stages kept."""
+    _ran.clear()
+
+
 def draw_on(terminal: Terminal | None) -> None:
     """Has stages drawn on `terminal` too; None ends that."""
     global _terminal

@@ -57,6 +57,23 @@ def test_what_cannot_work_is_said_at_once(words: list[str], message: str, tmp_pa
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["ablate", "--budget", "1s"], "the smallest that can work is 45s"),
+        (["frontier", "--budgets", "1m2m"], "put commas between several"),
+        (["frontier", "--budgets", "2m"], "give two or more"),
+    ],
+)
+def test_comparisons_that_cannot_work_are_refused_at_once(
+    words: list[str], message: str, tmp_path: Path
+) -> None:
+    done = shoestring(*words, home=tmp_path / "home")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_home_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = shoestring("run", home=tmp_path / "file" / "home")
@@ -100,8 +117,8 @@ def test_bad_data_and_settings_stop_at_the_door(tmp_path: Path) -> None:
     assert "tokens" in done.stderr  # a corpus smaller than it takes says how much text is needed
 
 
-def start_run(home: Path, *words: str) -> subprocess.Popen[str]:
-    command = [*SHOESTRING, "run", *words, "--home", str(home), "--json"]
+def start_run(home: Path, *words: str, name: str = "run") -> subprocess.Popen[str]:
+    command = [*SHOESTRING, name, *words, "--home", str(home), "--json"]
     ready = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
     return subprocess.Popen(
         command,

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.artifacts import Registered
-from tasks.launch import summary, tell
+from tasks.artifacts import InputError, Registered
+from tasks.home import run_folder
+from tasks.launch import find_run, summary, tell
 from tests import tiny_run
 from training.model import Head
 
@@ -81,3 +82,13 @@ def test_a_program_reads_one_number_with_its_unit_and_the_others(
     value, low, high = found["metrics"]["accuracy"]
     assert 0 <= low <= value <= high <= 1
     assert found["baseline"]["label"] == "loops"
+
+
+def test_only_runs_that_can_go_on_are_resumed(module_home: Path) -> None:
+    for run_id, flow in (("one", "train-best-model"), ("two", "what-pays"), ("three", "preview-plan")):
+        folder = run_folder(run_id)
+        folder.mkdir(parents=True)
+        (folder / "clock.json").write_text(json.dumps({"used_seconds": 1.0, "flow": flow}))
+    assert find_run("last") == "one"
+    with pytest.raises(InputError, match="two"):
+        find_run("two")

@@ -131,6 +131,16 @@ def test_a_child_lies_below_its_run_with_its_settings_and_its_score() -> None:
     assert client.get_run(parent).info.status == "FINISHED"
 
 
+def test_what_is_added_to_a_run_arrives_with_its_end() -> None:
+    outbox.post(letter("a", scores={"worth/dropout": 0.1}))
+    (home.run_folder("a") / "table.csv").write_text("a,b")
+    outbox.add("a", {"worth/schedule": 0.2}, ("table.csv",))
+    outbox.finish("a", "FINISHED")
+    run = tracking.client().get_run(tracking.start_parent("a", "a", wake=False))
+    assert run.data.metrics == {"worth/dropout": 0.1, "worth/schedule": 0.2}
+    assert [file.path for file in tracking.client().list_artifacts(run.info.run_id)] == ["table.csv"]
+
+
 def test_what_mlflow_refuses_stands_in_nobodys_way(caplog: pytest.LogCaptureFixture) -> None:
     path = write_steps("a", range(1, 20))
     outbox.post(letter("a", child="bad", settings={"no: such name?": "x"}, status="FINISHED", journal=""))
