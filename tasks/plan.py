@@ -251,16 +251,8 @@ def plan_budget(
         depths = depths_that_fit(base, DEPTHS, workers.device, memory_bytes(compute, workers.size))
         workers.wait_ready()
         evidence = waited_for(asked)
-        calibration = calibrate(
-            base,
-            tokens,
-            workers,
-            folder,
-            clock.like_seconds,
-            shown,
-            bool(evidence.of_this_text()),
-            evidence.attention_here(),
-        )
+        known = bool(evidence.of_this_text()), evidence.attention_here()
+        calibration = calibrate(base, tokens, workers, folder, clock.like_seconds, shown, *known)
         if path.exists():  # a resumed run's checkpoints are of the blueprint that it had
             before = Plan.model_validate_json(path.read_text())
             base, reasons = before.blueprint, before.reasons
