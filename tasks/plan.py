@@ -23,10 +23,11 @@ from tasks.telemetry import stage
 from tasks.timing import STEPS_SHARE, Judging, judging, stages_of
 from training.blueprint import Blueprint, Learning
 from training.law import Forecast
-from training.model import Model
+from training.model import Model, hidden_parameters
 from training.objectives import Objective
 
 DEPTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24)
+MOST_BEYOND = 4.0  # times the weights of the largest model that was measured; beyond that nothing is known
 FINAL_GUESS = 0.85  # of the time left to train, until it is divided
 LEAST_FINAL_SECONDS = 5.0
 SPEEDS_BELIEVED = (0.7, 1.3)  # measured over predicted, of earlier runs; beyond, something else went on
@@ -54,7 +55,9 @@ class Deciding:
             tokens, base.objective, self.batch_tokens, calibration, evidence
         )
         asked = base.model.settled_depth()
-        self.depths = (asked,) if asked else tuple(depths)
+        most = MOST_BEYOND * max(map(hidden_parameters, calibration.rates))
+        near = tuple(depth for depth in depths if hidden_parameters(depth) <= most)
+        self.depths = (asked,) if asked else near or tuple(depths[:1])
         speeds = [run.speed for run in evidence.runs if run.speed and run.same_machine]
         believed = sorted(speed for speed in speeds if SPEEDS_BELIEVED[0] < speed < SPEEDS_BELIEVED[1])
         self.speed = believed[len(believed) // 2] if believed else 1.0

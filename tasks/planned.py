@@ -16,6 +16,8 @@ from training.budget import TokenCount, Wall
 from training.law import Forecast, Law, Point
 from training.model import hidden_parameters
 
+BEYOND_POWER = 0.9  # of the weights, that a token's cost goes with beyond what was measured; 1 is FLOPs alone
+
 
 class Plan(Record):
     """How the budget is divided, the training that it is spent on, and what should come of it."""
@@ -131,10 +133,17 @@ class Plan(Record):
 
 
 def seconds_per_token(rates: dict[int, float], depth: int) -> float:
-    """What a token costs at a depth: between measured depths linear in the weights, beyond them by the last slope."""
-    points = sorted((hidden_parameters(d), 1 / rate) for d, rate in rates.items())
+    """What a token costs at a depth: between measured depths linear in the weights, beyond them at least in proportion.
+
+    A larger model never costs less than a smaller one, whatever was measured on a busy machine.
+    """
+    measured = sorted((hidden_parameters(d), 1 / rate) for d, rate in rates.items())
+    sizes = [size for size, _ in measured]
+    costs = list(itertools.accumulate((cost for _, cost in measured), max))
     size = hidden_parameters(depth)
-    for (low, cheap), (high, dear) in itertools.pairwise(points):
-        if size <= high or (high, dear) == points[-1]:
-            return max(cheap * 0.2, cheap + (dear - cheap) * (size - low) / (high - low))
-    return points[0][1] * size / points[0][0]
+    if size < sizes[0]:
+        return costs[0] * max(0.2, size / sizes[0])
+    for (low, cheap), (high, dear) in itertools.pairwise(zip(sizes, costs, strict=True)):
+        if size <= high:
+            return cheap + (dear - cheap) * (size - low) / (high - low)
+    return float(costs[-1] * (size / sizes[-1]) ** BEYOND_POWER)

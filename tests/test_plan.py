@@ -115,6 +115,14 @@ def test_what_was_measured_is_believed_and_larger_models_cost_more() -> None:
     assert costs == sorted(costs)
 
 
+def test_a_measurement_gone_wrong_makes_no_model_free() -> None:
+    busy = {2: 40_000.0, 3: 10_000.0, 4: 12_000.0}  # the last one by chance on a quieter machine
+    costs = [seconds_per_token(busy, depth) for depth in (2, 3, 4, 6, 12, 24)]
+    assert costs == sorted(costs)
+    assert costs[-1] > 50 * costs[2]
+    assert max(planned("10d").depths) <= 10  # four times the weights of depth 6
+
+
 def test_every_choice_has_a_reason_and_what_the_user_set_is_kept() -> None:
     plan = planned(depth=5)
     assert plan.blueprint.model.settled_depth() == 5
