@@ -15,7 +15,7 @@ from tasks.artifacts import InputError, Tokens
 from tasks.calibrate import at_depth
 from tasks.children import log_child
 from tasks.clean import Cleaning
-from tasks.cluster import Compute, TooLate, pool, release_pools, side_by_side
+from tasks.cluster import Compute
 from tasks.effects import FEWEST_SEEDS, Effect, effects_of
 from tasks.forecast import best_depth, optimal_depth
 from tasks.home import run_folder
@@ -39,9 +39,11 @@ from tasks.techniques import CLEANINGS, Variant, added, in_turn, settled_precisi
 from tasks.telemetry import Stage, log, stage
 from tasks.timing import FORWARD_SHARE, STEPS_SHARE
 from tasks.train import LOOKS
+from tasks.workers import release_workers, side_by_side, workers_of
 from tasks.worth import RECIPE, WhatPays, keep
 from training.blueprint import Blueprint, Learning
 from training.budget import TokenCount, Wall, parse_budget
+from training.desk import TooLate
 from training.model import Model, flops_per_token
 from training.objectives import Objective
 from training.watch import OTHER
@@ -97,7 +99,7 @@ def train_variant(
     """One training on a warm worker: `seconds` long from now on, and given up at `until`, where time counts."""
     if until is not None:
         assignment = replace(assignment, clock=Wall(time.time() + seconds))
-    return pool(compute).carry_out(assignment, until=until)
+    return workers_of(compute).carry_out(assignment, until=until)
 
 
 class Comparing:
@@ -106,7 +108,7 @@ class Comparing:
     def __init__(
         self, plan: Plan, tokens: Tokens, recleaned: Recleaned, also: tuple[str, ...], seeds: int
     ) -> None:
-        self.plan, self.clock, self.workers = plan, plan.clock, pool(plan.compute).size
+        self.plan, self.clock, self.workers = plan, plan.clock, workers_of(plan.compute).size
         self.device = "cuda" if plan.compute.on_gpu() else "cpu"
         self.own_tokens, self.tokens, self.left_out = tokens, dict(recleaned.tokens), dict(recleaned.left_out)
         base = settled_precision(uncompiled(plan.blueprint), self.device)
@@ -279,7 +281,7 @@ def compare_techniques(
     with stage(WhatPays.stage) as shown:
         comparing = Comparing(plan, tokens, recleaned, also, seeds)
         comparing.run(shown)
-        release_pools()
+        release_workers()
         found = comparing.record()
         keep(found)
         shown.result = found.sentence()

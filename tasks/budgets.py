@@ -11,11 +11,12 @@ from pydantic import BaseModel, ConfigDict
 
 from tasks import tracking
 from tasks.artifacts import Report
-from tasks.cluster import release_pools, stop_ray
+from tasks.cluster import stop_ray
 from tasks.home import run_folder
 from tasks.outbox import Courier
 from tasks.planned import Plan
 from tasks.telemetry import forget_stages, stage
+from tasks.workers import release_workers
 from training.budget import parse_budget
 from training.law import Forecast
 
@@ -65,7 +66,7 @@ def measure(budget: str, seed: int, train: Callable[..., Any]) -> Measured:
         found = read_run(budget, seed, state, time.time() - began)
         shown.result = describe(found)
         if found.failure:  # whatever it left running would take the next one's cores
-            release_pools()
+            release_workers()
             stop_ray()
         elif (place := Courier.of(str(prefect.runtime.flow_run.id)).place()) and found.mlflow_run_id:
             tracking.client().set_tag(found.mlflow_run_id, tracking.PARENT_TAG, place[1])

@@ -12,10 +12,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from tasks.artifacts import InputError, Tokens
-from tasks.cluster import Pool
 from tasks.generate import load
 from tasks.settle import PASSES, scored_tokens
 from tasks.telemetry import Stage
+from tasks.workers import Workers
 from training.attention import NAME as BLOCKWISE
 from training.blueprint import Attention, Blueprint
 from training.budget import Wall
@@ -71,7 +71,7 @@ class Calibration(BaseModel):
 def calibrate(
     base: Blueprint,
     tokens: Tokens,
-    workers: Pool,
+    workers: Workers,
     folder: Path,
     like_seconds: float,
     shown: Stage,
@@ -154,7 +154,7 @@ class Measurement:
         self,
         base: Blueprint,
         tokens: Tokens,
-        workers: Pool,
+        workers: Workers,
         folder: Path,
         depth: int,
         attention: Attention,

@@ -11,10 +11,11 @@ import psutil
 from prefect import task
 
 from tasks.artifacts import Record
-from tasks.cluster import Compute, warm_up
+from tasks.cluster import Compute
 from tasks.home import STARTED_VARIABLE, run_folder
 from tasks.outbox import Courier
 from tasks.telemetry import prepare_until
+from tasks.workers import workers_of
 from training.budget import Amount, parse_budget
 
 BEAT_SECONDS = 1.0
@@ -101,6 +102,6 @@ def start_clock(budget: str, compute: Compute) -> Clock:
     )
     keep_beating(clock)
     prepare_until(clock.deadline)
-    warm_up(compute)
+    workers_of(compute)
     Courier.of(clock.run_id)
     return clock

@@ -6,7 +6,7 @@ training, and said beside.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,11 +15,9 @@ from typing import Any, Literal
 import numpy as np
 from prefect import task
 from pydantic import BaseModel, ConfigDict
-from ray.exceptions import RayActorError
 
 from tasks.artifacts import Folds, Splits, Tokens, once_a_run
 from tasks.children import log_child
-from tasks.cluster import TooLate, pool, release_pools, side_by_side
 from tasks.fold_scores import NAIVE, compare, describe, held_out_ratio, summarise
 from tasks.home import run_folder
 from tasks.outbox import Status
@@ -27,10 +25,11 @@ from tasks.planned import Plan
 from tasks.settle import PASSES, scored_tokens, uncompiled
 from tasks.split import Validation, fold_trainings
 from tasks.telemetry import Stage, log, stage
-from tasks.train import FinalRun
+from tasks.workers import side_by_side, workers_of
 from training.blueprint import Blueprint
 from training.budget import TokenCount, Wall
 from training.data import Shards
+from training.desk import TooLate, WorkerDied
 from training.journal import read_journal
 from training.metrics import SAFETY, bits
 from training.objectives import Objective
@@ -89,7 +88,7 @@ def train_fold(
         peak_flops=plan.calibration.peak_flops,
         device="cuda" if plan.compute.on_gpu() else "cpu",
     )
-    outcome = pool(plan.compute).carry_out(assignment, until=end)
+    outcome = workers_of(plan.compute).carry_out(assignment, until=end)
     first = next((e["time"] for e in read_journal(folder / "journal.jsonl") if e["event"] == "step"), 0.0)
     if first > deadline - LEAST_SHARE * seconds:
         raise TooLate("it trained for less than half of its time")
@@ -131,7 +130,7 @@ class Folding:
     problems: dict[Name, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        rounds = math.ceil(len(self.names) / pool(self.plan.compute).size)
+        rounds = math.ceil(len(self.names) / workers_of(self.plan.compute).size)
         self.each = self.plan.folds_seconds / rounds
         self.end = math.inf if self.plan.fold_tokens else time.time() + self.plan.folds_seconds
 
@@ -145,18 +144,14 @@ class Folding:
         """Those that have a score."""
         return sorted(name for name in self.done if isinstance(name, int))
 
-    def run(self, shown: Stage, behind_the_last: Callable[[], object]) -> None:
-        """Trains all, and calls `behind_the_last` once a worker has nothing left to do."""
-        workers = pool(self.plan.compute)
+    def run(self, shown: Stage) -> None:
+        """Trains all."""
+        workers = workers_of(self.plan.compute)
         for number, name in enumerate(
             side_by_side([partial(self.one, name) for name in self.names], workers.size), start=1
         ):
             said = self.problems.get(name) or f"{self.done[name].bits:.3f} {self.blueprint.objective.unit}"
             shown.move(number / len(self.names), f"fold {name}: {said}")
-            left = len(self.names) - number
-            if left < workers.size:
-                workers.release_idle(left)  # its memory, before the next ones take theirs
-                behind_the_last()
 
     def one(self, name: Name) -> Name:
         """Trains one, with dice of its own; what is late or diverges is left out, with the reason."""
@@ -175,7 +170,7 @@ class Folding:
             self.done[name] = train_fold(
                 self.plan, self.tokens, name, blueprint, clock, self.seconds, self.end
             )
-        except (TooLate, FloatingPointError, RayActorError) as problem:
+        except (TooLate, FloatingPointError, WorkerDied) as problem:
             late, diverged = isinstance(problem, TooLate), isinstance(problem, FloatingPointError)
             self.problems[name] = str(problem) if late else "it diverged" if diverged else "its worker died"
             log.warning("fold %s has no score: %s", name, problem)
@@ -232,19 +227,16 @@ def report(folding: Folding, asked: int, folder: Path) -> Folds:
     cache_key_fn=once_a_run,
 )
 def cross_validate(blueprint: Blueprint, plan: Plan, tokens: Tokens, validation: Validation) -> Folds:
-    """Scores of the recipe on each fold; the final run's workers start up as soon as a core is free."""
+    """Scores of the recipe on each fold."""
     with stage(Folds.stage) as shown:
-        launch = partial(FinalRun.launch, plan, tokens)
         if plan.folds_seconds == 0 or not validation.folds:
-            release_pools()
-            launch()
             shown.result = plan.reasons["cross-validation"]
             return summarise([], 0.0, "", key=plan.key, seconds_each=0.0, reason=shown.result)
         names: list[Name] = [*range(validation.folds)]
         if fold_trainings(tokens.splits) > validation.folds:
             names.append(NAIVE)
         folding = Folding(blueprint, plan, tokens, names)
-        folding.run(shown, launch)
+        folding.run(shown)
         folds = report(folding, validation.folds, run_folder(plan.clock.run_id) / "folds")
         shown.result = describe(folds, blueprint.objective.unit)
         return folds

@@ -6,7 +6,6 @@ All in seconds; where a budget counts tokens or FLOPs, in the seconds that they 
 import math
 from dataclasses import dataclass
 
-RAY_TRAIN_SECONDS = 12.0  # from fit() to the first step, where no fold or trial hides it; measured
 LEAST_FOLD_SECONDS = 8.0  # a fold of less says nothing of the recipe; by eye
 FOLDS_SHARE = 0.09  # of the time left to train; by eye
 TRIAL_SHARE, LEAST_TRIAL_SECONDS = (
@@ -72,13 +71,12 @@ def divide(
         few = max(SEARCH_SHARES[1:], key=net)
         reason = f"the best search would win {net(few):+.1%} after what its time costs; the defaults stay"
     rounds = math.ceil(folds / workers) if folds else 1
-    hidden = RAY_TRAIN_SECONDS if not (search or fold_time) else 0.0
     return Division(
         search=search,
         trial=trial if search else 0.0,
         folds=fold_time,
         fold=fold_time / rounds,
-        final=max(1.0, usable - search - fold_time - hidden),
+        final=max(1.0, usable - search - fold_time),
         search_reason=reason,
         folds_reason=folds_reason,
     )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
 SMALLEST_DISK_BYTES = 500e6
+SAVING_SECONDS = 10.0  # for last checkpoints, when the user ends the run
 RESUMABLE = "train-best-model"  # the flow that goes on where it was stopped
 QUIET = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}  # the terminal has lines of its own
 
@@ -85,9 +86,9 @@ def execute(
                 _carry_out(flow, run, parameters)
             return str(run.id)
         except KeyboardInterrupt:
-            from tasks.train import FinalRun
+            from tasks.workers import save_all
 
-            FinalRun.save_all()
+            save_all(SAVING_SECONDS)
             _mark_cancelled(run.id)
             how = f"; `shoestring run --resume {str(run.id)[:8]}` goes on with this run"
             print("\nstopped" + how * (flow.name == RESUMABLE), file=sys.stderr)

@@ -8,7 +8,7 @@ from tasks import outbox, telemetry
 from tasks.artifacts import InputError, Tokens
 from tasks.calibrate import Calibration, at_depth, calibrate
 from tasks.clock import Clock
-from tasks.cluster import Compute, pool
+from tasks.cluster import Compute
 from tasks.division import Division, divide
 from tasks.evidence import NO_EVIDENCE, Evidence, known_settings, look_up, waited_for, with_known
 from tasks.forecast import best_depth, foresee, informed_law, optimal_depth, point_of
@@ -21,6 +21,7 @@ from tasks.split import fold_trainings
 from tasks.study import Search
 from tasks.telemetry import stage
 from tasks.timing import STEPS_SHARE, Judging, judging, stages_of
+from tasks.workers import workers_of
 from training.blueprint import Blueprint, Learning
 from training.law import Forecast
 from training.model import Model, hidden_parameters
@@ -236,7 +237,7 @@ def plan_budget(
             shown.result = "nothing is left to train"
             return Plan.model_validate_json(path.read_text())
         asked = look_up(tokens, objective, model, compute, name)
-        workers = pool(compute)
+        workers = workers_of(compute)
         settled, reasons = settle(
             learning, objective, model, tokens, workers.size, compute.on_gpu(), clock.like_seconds
         )

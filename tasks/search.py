@@ -10,14 +10,13 @@ from prefect.artifacts import create_table_artifact
 
 from tasks.artifacts import Tokens, once_a_run
 from tasks.calibrate import at_depth
-from tasks.cluster import pool, side_by_side
 from tasks.home import run_folder
 from tasks.planned import Plan
 from tasks.space import transferred
 from tasks.study import Search, front, importances, rows_of
 from tasks.telemetry import in_a_run, stage
-from tasks.train import FinalRun
 from tasks.trials import Searching
+from tasks.workers import side_by_side, workers_of
 from training.blueprint import Blueprint
 from training.config import with_fields
 
@@ -69,10 +68,9 @@ def search_blueprint(plan: Plan, tokens: Tokens, search: Search) -> Blueprint:
         blueprint, shown.result = plan.blueprint, plan.reasons["search"]
         if plan.search_seconds > 0:
             searching = Searching(plan, tokens, search)
-            lanes = pool(plan.compute).size
+            lanes = workers_of(plan.compute).size
             for _ in side_by_side([partial(searching.work, shown.move)] * lanes, lanes):
-                if not plan.folds_seconds:  # no fold will hide its start
-                    FinalRun.launch(plan, tokens)
+                pass
             rows = searching.close()
             settings, gain, shown.result = verdict(rows, blueprint.objective.unit, searching.confirm)
             depth = int(settings.get("model.depth", 0)) or plan.depth_after(searching.points(rows))

@@ -15,7 +15,6 @@ from prefect.cache_policies import NO_CACHE
 from tasks.artifacts import Tokens
 from tasks.calibrate import at_depth
 from tasks.children import log_child
-from tasks.cluster import pool, side_by_side
 from tasks.home import run_folder
 from tasks.outbox import Status
 from tasks.planned import Plan
@@ -23,6 +22,7 @@ from tasks.settle import scored_tokens, uncompiled
 from tasks.space import as_asked, draw, grid
 from tasks.study import GOES_ON_FROM, RUNGS, Rungs, Search, last_gain, open_study
 from tasks.telemetry import log
+from tasks.workers import side_by_side, workers_of
 from training.blueprint import Blueprint
 from training.config import with_fields
 from training.law import Point
@@ -53,7 +53,7 @@ def train_trial(
         keep_model=until == 1.0,  # for whoever finishes the run early
         device="cuda" if plan.compute.on_gpu() else "cpu",
     )
-    return pool(plan.compute).carry_out(assignment)
+    return workers_of(plan.compute).carry_out(assignment)
 
 
 class Job(NamedTuple):
@@ -234,7 +234,7 @@ class Searching:
         """How the settings do against the defaults with another seed, relative; negative is better."""
         again = self.base.model_copy(update={"seed": self.base.seed + CONFIRMED_WITH})
         jobs = [Job("confirm-defaults", again), Job("confirm-best", with_fields(again, settings))]
-        for _ in side_by_side([partial(self.run, job) for job in jobs], pool(self.plan.compute).size):
+        for _ in side_by_side([partial(self.run, job) for job in jobs], workers_of(self.plan.compute).size):
             pass
         scores = [self.beside[job.name].summary.validation_bits for job in jobs if job.name in self.beside]
         return scores[1] / scores[0] - 1 if len(scores) == 2 and scores[0] and scores[1] else None

@@ -1,4 +1,4 @@
-"""What runs on a bare worker: one training, described by an assignment, in an actor or under Ray Train."""
+"""What runs on a bare worker, under Ray Train or without: one training, described by an assignment."""
 
 import json
 import os
@@ -20,18 +20,15 @@ from training.blueprint import Blueprint
 from training.budget import AnyClock, Wall, matmul_peak_flops
 from training.context import Context
 from training.data import Sample, Shards, Slice
+from training.desk import Desk
 from training.held_out import held_out_sample, score_in_time, write_scores
 from training.loop import Summary, train
 from training.metrics import Floats
 from training.model import Precision, autocast, has_fast_bf16
 from training.watch import Watch
 
-# In the final run's folder: {"deadline": Unix time, or null where no clock is kept, "blueprint": what to train}.
-GO = "go.json"
 STOP = "stop"  # in a training's folder: end early
 LATENCY_PASSES = 9
-LEAST_SECONDS = 3.0  # of a final run that starts late; an untrained model helps nobody
-PATIENCE_SECONDS = 600.0  # a started final run waits this long for its go
 
 
 @dataclass(frozen=True)
@@ -55,6 +52,7 @@ class Assignment:
     keep_model: bool = False
     device: str = "cpu"
     threads: int = 1
+    least_seconds: float = 0.0  # that it trains, however late it starts; an untrained model helps nobody
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,10 @@ def _carry_out(assignment: Assignment, rank: int, world_size: int, asked: Callab
         else None
     )
     data = Slice(shards, "train", without_fold=assignment.without_fold, naive=assignment.naive)
-    summary, model = train(blueprint, data, assignment.clock, context, watch)
+    clock = assignment.clock
+    if assignment.least_seconds and isinstance(clock, Wall):
+        clock = replace(clock, deadline=max(clock.deadline, time.time() + assignment.least_seconds))
+    summary, model = train(blueprint, data, clock, context, watch)
     if assignment.keep_model and rank == 0 and not summary.stopped:
         keep_model(model, assignment.shards, assignment.folder / "model", blueprint.settled()[0])
     if assignment.without_fold is None or not assignment.held_out_tokens or summary.stopped:
@@ -171,17 +172,6 @@ def keep_model(model: torch.nn.Module, shards: Path, folder: Path, context: int)
     draft.rename(folder)
 
 
-def wait_for(path: Path, seconds: float) -> tuple[Blueprint, float | None]:
-    """What to train and until when, as somebody writes to `path`; raises TimeoutError where nobody does."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if path.exists():
-            said = json.loads(path.read_text())
-            return Blueprint.model_validate(said["blueprint"]), said["deadline"]
-        time.sleep(0.02)
-    raise TimeoutError(f"nobody wrote {path} within {seconds:.0f} s")
-
-
 @contextmanager
 def in_group(meeting: Path, rank: int, world_size: int, device: str = "cpu") -> Iterator[None]:
     """Within, this process is one of a group, whose ranks meet at the new file `meeting`."""
@@ -205,43 +195,22 @@ def carry_out_in_group(assignment: Assignment, rank: int, world_size: int, meeti
         carry_out(assignment, rank, world_size)
 
 
-class Trainee:
-    """A warm worker: lives through many assignments."""
-
-    def carry_out(self, assignment: Assignment) -> Outcome:
-        """One assignment, alone."""
-        return carry_out(assignment)
-
-    def carry_out_together(
-        self, assignment: Assignment, rank: int, world_size: int, meeting: Path
-    ) -> Outcome:
-        """This worker's part of an assignment that all workers share, as they will in the final run."""
-        with in_group(meeting, rank, world_size, assignment.device):
-            return carry_out(assignment, rank, world_size)
-
-    def peak_flops(self, device: str, precision: Precision, threads: int = 1) -> float:
-        """What this worker's matrix products reach, in FLOP/s; all workers are asked at once."""
-        torch.set_num_threads(threads)
-        if precision == "auto":
-            precision = "bf16" if has_fast_bf16(torch.device(device)) else "fp32"
-        return matmul_peak_flops(device, precision)
-
-    def ready(self) -> int:
-        """The process id, once everything is imported."""
-        return os.getpid()
-
-
-def final_run(launch: dict[str, Assignment]) -> Outcome:
-    """One rank of the final run: starts up, waits for the go, and trains until the deadline in it, if any.
-
-    Runs under Ray Train, whose process group the ranks share. A restarted rank finds the go where
-    it lay, and the newest checkpoint.
-    """
+def serve(launch: dict[str, Path]) -> None:
+    """One worker of a group under Ray Train, whose process group they share: does what is laid on the desk."""
     from ray import train as ray_train  # the only door to Ray below tasks/
 
-    assignment, ranks = launch["assignment"], ray_train.get_context()
-    blueprint, deadline = wait_for(assignment.folder / GO, PATIENCE_SECONDS)
-    assignment = replace(assignment, blueprint=blueprint)
-    if deadline is not None:
-        assignment = replace(assignment, clock=Wall(max(deadline, time.time() + LEAST_SECONDS)))
-    return carry_out(assignment, ranks.get_world_rank(), ranks.get_world_size())
+    ranks = ray_train.get_context()
+    Desk(launch["desk"]).work(ranks.get_world_rank(), ranks.get_world_size())
+
+
+def report_ready(rank: int, world_size: int) -> int:
+    """The process id; who can say that has imported everything."""
+    return os.getpid()
+
+
+def report_peak_flops(device: str, precision: Precision, rank: int, world_size: int) -> float:
+    """What this worker's matrix products reach, in FLOP/s; all workers are asked at once."""
+    torch.set_num_threads(1)
+    if precision == "auto":
+        precision = "bf16" if has_fast_bf16(torch.device(device)) else "fp32"
+    return matmul_peak_flops(device, precision)
