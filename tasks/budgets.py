@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict
 
 from tasks import tracking
 from tasks.artifacts import Report
-from tasks.cluster import stop_ray
 from tasks.home import run_folder
 from tasks.outbox import Courier
 from tasks.planned import Plan
+from tasks.ray_session import stop_ray
 from tasks.telemetry import forget_stages, stage
 from tasks.workers import release_workers
 from training.budget import parse_budget

@@ -1,20 +1,14 @@
-"""The machine: what it has, and the only ray.init."""
+"""The machine or cluster: what there is to train on."""
 
-import logging
 import os
-import queue
-import shutil
-import tempfile
-import threading
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import psutil
 import ray
 import torch
 from pydantic import Field
 
 from tasks.artifacts import InputError
+from tasks.ray_session import cores, start_ray
 from training.config import Section
 
 
@@ -50,81 +44,3 @@ class Compute(Section):
         if self.device == "cuda" and not there:
             raise InputError(f"compute.device is cuda, but {where} no GPU: use auto or cpu")
         return self.workers or max(1, there)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return psutil.cpu_count(logical=False) or 1
-
-
-def start_ray() -> None:
-    """Joins the cluster at RAY_ADDRESS, or starts a small local one, which wants Ray's token of whoever connects.
-
-    Linux ends Ray's processes with the thread that started them, so a thread stays for that.
-    """
-    with _starting:
-        _start_ray()
-
-
-def _start_ray() -> None:
-    if ray.is_initialized():
-        return
-    started: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-
-    def stay() -> None:
-        try:
-            _init_ray()
-        except BaseException as problem:  # raised by the caller, below
-            started.put(problem)
-            return
-        started.put(None)
-        _over.wait()
-
-    _over.clear()
-    threading.Thread(target=stay, name="ray", daemon=True).start()
-    if (problem := started.get()) is not None:
-        raise problem
-
-
-def _init_ray() -> None:
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(**quiet)
-        return
-    _sweep()
-    ray.init(
-        address="local",
-        num_cpus=cores(),
-        include_dashboard=False,
-        object_store_memory=128 * 2**20,  # weights travel by file, not through the object store
-        _temp_dir=str(_short_folder()),
-        **quiet,
-    )
-
-
-def stop_ray() -> None:
-    """Ends the local cluster, or leaves the remote one, and sweeps up."""
-    with _starting:  # a Ray that is torn down while it starts takes the process with it
-        if ray.is_initialized():
-            ray.shutdown()
-            _over.set()
-    shutil.rmtree(_short_folder(), ignore_errors=True)
-
-
-def _short_folder() -> Path:
-    """Ray's sockets want paths under 107 bytes, so they cannot lie in the home."""
-    return Path(tempfile.gettempdir()) / f"shoestring-ray-{os.getpid()}"
-
-
-def _sweep() -> None:
-    """Removes what killed runs of this user left behind."""
-    for folder in Path(tempfile.gettempdir()).glob("shoestring-ray-*"):
-        if not psutil.pid_exists(int(folder.name.rpartition("-")[2])):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-_starting = threading.Lock()
-_over = threading.Event()  # Ray is no longer needed

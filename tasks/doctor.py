@@ -52,7 +52,7 @@ import sys
 from pathlib import Path
 from tasks.home import use_home
 use_home(Path(sys.argv[1]))
-from tasks.cluster import start_ray, stop_ray
+from tasks.ray_session import start_ray, stop_ray
 import ray
 start_ray()
 assert ray.get(ray.remote(lambda: 1).remote()) == 1
@@ -126,7 +126,7 @@ def _stack() -> Check:
 
 
 def _cores() -> Check:
-    from tasks.cluster import cores
+    from tasks.ray_session import cores
 
     load = psutil.getloadavg()[0]
     found = f"{cores()} of {psutil.cpu_count()}, {load:.1f} busy in the last minute"

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -63,9 +64,20 @@ def execute(
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     signal.signal(signal.SIGTERM, _interrupt)
     interrupted = find_run(resume) if resume else None
+    from tasks.ray_session import start_ray, stop_ray
+
+    threading.Thread(target=start_ray, name="ray-start", daemon=True).start()
+    try:
+        return _execute(load_flow, request, interrupted)
+    finally:
+        stop_ray()
+
+
+def _execute(
+    load_flow: "Callable[[], Flow[..., Any]]", request: dict[str, Any] | None, interrupted: str | None
+) -> str:
     with start_prefect_server() as server:
-        flow = load_flow()  # imports torch and all that, while the server starts
-        from tasks.cluster import stop_ray
+        flow = load_flow()  # imports torch and all that, while the servers start
         from tasks.terminal import StageLines
 
         if request is not None:
@@ -93,8 +105,6 @@ def execute(
             how = f"; `shoestring run --resume {str(run.id)[:8]}` goes on with this run"
             print("\nstopped" + how * (flow.name == RESUMABLE), file=sys.stderr)
             sys.exit(130)
-        finally:
-            stop_ray()
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -15,9 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tasks.cluster import Compute, start_ray
+from tasks.cluster import Compute
 from tasks.home import home
-from training.desk import Desk, Job, TooLate
+from tasks.ray_session import start_ray
+from training.desk import Desk, Job, TooLate, serve
 from training.model import Precision
 from training.worker import (
     STOP,
@@ -26,7 +27,6 @@ from training.worker import (
     carry_out,
     report_peak_flops,
     report_ready,
-    serve,
 )
 
 RESTARTS = 12  # of the group

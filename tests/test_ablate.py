@@ -14,8 +14,9 @@ from tasks import home, shares, tracking
 from tasks.ablate import check_comparison
 from tasks.artifacts import InputError
 from tasks.clean import Cleaning, clean_corpus
-from tasks.cluster import Compute, stop_ray
+from tasks.cluster import Compute
 from tasks.effects import NOTHING_SEEN
+from tasks.ray_session import stop_ray
 from tasks.recleaned import objection, packed_alike
 from tasks.shares import in_rounds, share_out
 from tasks.source import Files

@@ -6,7 +6,8 @@ import pytest
 
 from tasks.artifacts import InputError
 from tasks.calibrate import attentions, calibrate
-from tasks.cluster import Compute, pool, release_pools, stop_ray
+from tasks.cluster import Compute, pool, release_pools
+from tasks.ray_session import stop_ray
 from tasks.telemetry import stage
 from tests import tiny_run
 from tests.test_plan import some_tokens

@@ -17,11 +17,12 @@ from tasks import cross_validate as module
 from tasks.artifacts import Corpus, Folds, Splits, Tokens
 from tasks.card import _folds
 from tasks.clock import Clock
-from tasks.cluster import Compute, pool, release_pools, stop_ray
+from tasks.cluster import Compute, pool, release_pools
 from tasks.cross_validate import Folding, Name, report
 from tasks.fold_scores import NAIVE, compare, corrected_interval, describe, held_out_ratio, summarise
 from tasks.home import run_folder
 from tasks.planned import Plan
+from tasks.ray_session import stop_ray
 from tasks.register import figures
 from tasks.split import fold_trainings
 from tasks.telemetry import Stage

@@ -11,10 +11,10 @@ from flows.compare_budgets import compare_budgets
 from tasks import home, tracking
 from tasks.artifacts import InputError
 from tasks.budgets import Measured, describe, in_order, measure
-from tasks.cluster import stop_ray
 from tasks.comparison_plots import draw_effects, draw_frontier
 from tasks.frontier import FILES, Frontier, tell
 from tasks.planned import Plan
+from tasks.ray_session import stop_ray
 from tasks.recipe import check_budgets
 from tasks.source import Files
 from tasks.split import Validation

@@ -260,7 +260,7 @@ def test_ray_train_workers_leave_a_model_that_loads_anywhere(
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from tasks.cluster import start_ray, stop_ray
+    from tasks.ray_session import start_ray, stop_ray
 
     (shards / "tokenizer").mkdir(exist_ok=True)
     assignment = Assignment(

@@ -1,7 +1,7 @@
 """A desk: what a group of workers is to do, and what came of it, as files in a folder that all of them see.
 
 A worker that dies and is started anew finds its work where it lay. Files are ours alone: pickles, as
-between any two processes of Ray.
+between any two processes of Ray. Light to import, as Ray's processes read this before anything else.
 """
 
 import os
@@ -116,6 +116,14 @@ class Desk:
         draft = self.folder / f".{name}-{os.getpid()}"
         draft.write_bytes(data)
         draft.replace(self.folder / name)
+
+
+def serve(launch: dict[str, Path]) -> None:
+    """One worker of a group under Ray Train, whose process group they share: does what is laid on the desk."""
+    from ray import train as ray_train  # the only door to Ray below tasks/
+
+    ranks = ray_train.get_context()
+    Desk(launch["desk"]).work(ranks.get_world_rank(), ranks.get_world_size())
 
 
 def _pickled(result: Any, problem: Exception | None) -> bytes:

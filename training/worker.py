@@ -20,7 +20,6 @@ from training.blueprint import Blueprint
 from training.budget import AnyClock, Wall, matmul_peak_flops
 from training.context import Context
 from training.data import Sample, Shards, Slice
-from training.desk import Desk
 from training.held_out import held_out_sample, score_in_time, write_scores
 from training.loop import Summary, train
 from training.metrics import Floats
@@ -193,14 +192,6 @@ def carry_out_in_group(assignment: Assignment, rank: int, world_size: int, meeti
             os.dup2(file.fileno(), stream)
     with in_group(meeting, rank, world_size, assignment.device):
         carry_out(assignment, rank, world_size)
-
-
-def serve(launch: dict[str, Path]) -> None:
-    """One worker of a group under Ray Train, whose process group they share: does what is laid on the desk."""
-    from ray import train as ray_train  # the only door to Ray below tasks/
-
-    ranks = ray_train.get_context()
-    Desk(launch["desk"]).work(ranks.get_world_rank(), ranks.get_world_size())
 
 
 def report_ready(rank: int, world_size: int) -> int:
