@@ -4,7 +4,7 @@ All workers train together, as they will in the final run. The first of these tr
 its model is the run's first, and its scores are where the forecast starts.
 """
 
-import time
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from tasks.telemetry import Stage
 from tasks.workers import Workers
 from training.attention import NAME as BLOCKWISE
 from training.blueprint import Attention, Blueprint
-from training.budget import Wall
+from training.budget import Effort
 from training.data import Shards, Slice
 from training.fittings import attention_for
 from training.journal import Event, read_journal
@@ -34,8 +34,8 @@ DEPTHS_MEASURED = ((0.0, (2, 3)), (150.0, (2, 3, 4)), (900.0, (2, 4, 6)), (7200.
 LEAST_BUDGET_SECONDS = 120.0  # in which they are compared; the comparison takes about 4
 SHARE, LEAST_SECONDS, MOST_SECONDS = 0.003, 0.4, 2.5  # of the budget, for each measurement
 PROBE_SHARE, LONGEST_PROBE_SECONDS = 0.022, 60.0  # the same for the probe whose score is extrapolated
-BUILDING_SECONDS = 0.3  # until the first step; measured
-PATIENCE = (1, 5, 25)  # times so long, where building the model and the first step take longer
+WARMING_SECONDS = 0.5
+SLOWEST_STEP = 25.0  # times as long as a measurement; who takes longer is sent away
 EARLY = 1 / 3  # of the probe, at which it is looked at once more
 FIRST_STEPS = 2  # of each part, which are slow
 WATCHED_TOKENS = 16_384  # of the validation split
@@ -88,7 +88,6 @@ def calibrate(
     path = folder / "calibration.json"
     if path.exists():
         return Calibration.model_validate_json(path.read_text())
-    workers.wait_ready()
     peak_flops = workers.peak_flops(base.learning.precision)
     seconds = min(MOST_SECONDS, max(LEAST_SECONDS, SHARE * like_seconds))
     asked = base.model.settled_depth()
@@ -98,6 +97,7 @@ def calibrate(
     usual = [depths for since, depths in DEPTHS_MEASURED if like_seconds >= since][-1]
     probed, depths = (PROBE_DEPTH, usual) if asked is None else (asked, (asked,))
     here = partial(Measurement, base, tokens, workers, folder)
+    here(probed, ways[0], WARMING_SECONDS)  # first steps are slow, as so much is done for the first time
     longer = min(LONGEST_PROBE_SECONDS, PROBE_SHARE * like_seconds)
     first = here(probed, ways[0], seconds if text_is_known else max(2 * seconds, longer), PROBE)
     probe = scored(first, seconds)
@@ -164,29 +164,29 @@ class Measurement:
         learning = base.learning.model_copy(update={"attention": attention, "compile": "off"})
         self.blueprint = at_depth(base, depth).model_copy(update={"learning": learning})
         self.depth, self.shards = depth, Shards(tokens.folder)
-        for patience in PATIENCE:
-            self.folder = folder / (name or f"calibration/depth-{depth}-{attention}") / f"{patience}"
-            workers.carry_out_together(
-                Assignment(
-                    folder=self.folder,
-                    blueprint=self.blueprint,
-                    shards=tokens.folder,
-                    clock=Wall(time.time() + BUILDING_SECONDS + patience * seconds),
-                    looks=(EARLY, 1.0) if name else (),
-                    watched_tokens=scored_tokens(WATCHED_TOKENS, base.objective),
-                    keep_model=bool(name),
-                    device=workers.device,
-                )
+        self.folder = folder / (name or f"calibration/depth-{depth}-{attention}")
+        shutil.rmtree(self.folder, ignore_errors=True)  # of a run that was killed meanwhile
+        workers.carry_out_together(
+            Assignment(
+                folder=self.folder,
+                blueprint=self.blueprint,
+                shards=tokens.folder,
+                clock=Effort(seconds),
+                looks=(EARLY, 1.0) if name else (),
+                watched_tokens=scored_tokens(WATCHED_TOKENS, base.objective),
+                keep_model=bool(name),
+                device=workers.device,
             )
-            events = list(read_journal(self.folder / "journal.jsonl"))
-            self.steps = [event for event in events if event["event"] == "step"]
-            self.looks = [event for event in events if event["event"] == "validation"]
-            if self.steps:
-                return
-        raise InputError(
-            f"one step takes this machine longer than {PATIENCE[-1] * seconds:.0f} s: set a smaller"
-            " learning.batch_tokens, or choose a smaller model"
         )
+        events = list(read_journal(self.folder / "journal.jsonl"))
+        self.steps = [event for event in events if event["event"] == "step"]
+        self.looks = [event for event in events if event["event"] == "validation"]
+        slowest = SLOWEST_STEP * seconds
+        if self.steps[-1]["training_seconds"] / len(self.steps) > slowest:
+            raise InputError(
+                f"one step takes this machine longer than {slowest:.0f} s: set a smaller"
+                " learning.batch_tokens, or choose a smaller model"
+            )
 
     @property
     def rate(self) -> float:

@@ -16,6 +16,7 @@ from training.blueprint import Blueprint
 from training.footprint import training_bytes
 from training.model import has_fast_bf16
 
+FILLED = 0.6  # of memory, by what is counted; the framework takes more, and Ray ends workers at 95 %
 MOMENTS_BYTES = {"muon": 4, "sgd": 4, "rmsprop": 4}  # a weight; Adam and its kin keep two moments
 
 
@@ -37,19 +38,28 @@ def depths_that_fit(base: Blueprint, depths: Sequence[int], device: str, there: 
     return tuple(depth for depth, fit in zip(depths, itertools.takewhile(bool, fits), strict=False) if fit)
 
 
-def least_bytes(blueprint: Blueprint, device: str) -> int:
-    """Memory that a worker needs at least, with one row at once: the micro-batch halves down to that."""
+def least_bytes(blueprint: Blueprint, device: str, rows: int = 1) -> int:
+    """Memory that a worker needs with so many rows at once; one, as the micro-batch halves down to that."""
     model = blueprint.model.sketch(blueprint.shape(device))
     learning = blueprint.learning
     halved = learning.precision == "auto" and has_fast_bf16(torch.device(device))
     return training_bytes(
         model,
-        1,
+        rows,
         blueprint.settled()[0],
         state_bytes=MOMENTS_BYTES.get(learning.optimizer.kind, 8),
         half_precision=halved or learning.precision in ("bf16", "fp16"),
         checkpointing=learning.activation_checkpointing,
     )
+
+
+def micro_batch(blueprint: Blueprint, workers: int, device: str, there: float) -> int | None:
+    """Tokens that a worker takes at once, where `there` bytes do not hold its whole share of a batch."""
+    context, batch = blueprint.settled()
+    rows = whole = max(1, batch // context // workers)
+    while rows > 1 and least_bytes(blueprint, device, rows) > FILLED * there:
+        rows = math.ceil(rows / 2)
+    return None if rows == whole else rows * context
 
 
 def memory_bytes(compute: Compute, workers: int) -> float:

@@ -1,5 +1,6 @@
 """The planning: what is known of machine, data and earlier runs becomes one plan."""
 
+import math
 from collections.abc import Sequence
 
 from prefect import task
@@ -13,7 +14,7 @@ from tasks.division import Division, divide
 from tasks.evidence import NO_EVIDENCE, Evidence, known_settings, look_up, waited_for, with_known
 from tasks.forecast import best_depth, foresee, informed_law, optimal_depth, point_of
 from tasks.home import run_folder
-from tasks.memory import depths_that_fit, memory_bytes
+from tasks.memory import depths_that_fit, memory_bytes, micro_batch
 from tasks.outbox import Courier, Letter
 from tasks.planned import Plan, seconds_per_token
 from tasks.settle import compile_or_not, settle
@@ -48,9 +49,11 @@ class Deciding:
         search: Search,
         evidence: Evidence = NO_EVIDENCE,
         depths: Sequence[int] = DEPTHS,
+        memory: float = math.inf,
     ) -> None:
         self.clock, self.tokens, self.base, self.compute = clock, tokens, base, compute
         self.workers, self.calibration, self.search, self.evidence = workers, calibration, search, evidence
+        self.memory = memory  # bytes that a worker may take
         self.batch_tokens = base.settled()[1]
         self.law, self.law_error, self.basis = informed_law(
             tokens, base.objective, self.batch_tokens, calibration, evidence
@@ -149,6 +152,15 @@ class Deciding:
         learning = base.learning.model_copy(
             update={"compile": compiled, "attention": self.calibration.attention}
         )
+        if learning.micro_batch_tokens is None:
+            device = "cuda" if self.compute.on_gpu() else "cpu"
+            fits = micro_batch(at_depth(base, depth), self.workers, device, self.memory)
+            learning = learning.model_copy(update={"micro_batch_tokens": fits})
+            if fits:
+                prior = {
+                    **prior,
+                    "micro_batch_tokens": "planner: memory does not hold a worker's whole batch",
+                }
         rate = self.rate(depth)
         each = {d: parts.trial * self.rate(d) / self.workers for d in self.depths}
         trial_depth = best_depth(self.law, self.tokens, self.batch_tokens, each) if parts.search else depth
@@ -230,14 +242,16 @@ def plan_budget(
     """
     folder = run_folder(clock.run_id)
     folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "plan.json"
+    if (folder / "trained.json").exists():  # only judging and registering are left, whatever the time
+        announce(clock)
+        return Plan.model_validate_json(path.read_text())
+    asked = look_up(tokens, objective, model, compute, name)
+    workers = workers_of(compute)
+    with stage("Start the workers") as shown:
+        workers.wait_ready()
+        shown.result = f"{workers.size} under Ray Train"
     with stage(Plan.stage) as shown:
-        path = folder / "plan.json"
-        if (folder / "trained.json").exists():  # only judging and registering are left, whatever the time
-            announce(clock)
-            shown.result = "nothing is left to train"
-            return Plan.model_validate_json(path.read_text())
-        asked = look_up(tokens, objective, model, compute, name)
-        workers = workers_of(compute)
         settled, reasons = settle(
             learning, objective, model, tokens, workers.size, compute.on_gpu(), clock.like_seconds
         )
@@ -252,15 +266,17 @@ def plan_budget(
             data=tokens.key,
             seed=seed,
         )
-        depths = depths_that_fit(base, DEPTHS, workers.device, memory_bytes(compute, workers.size))
-        workers.wait_ready()
+        memory = memory_bytes(compute, workers.size)
+        depths = depths_that_fit(base, DEPTHS, workers.device, memory)
         evidence = waited_for(asked)
         known = bool(evidence.of_this_text()), evidence.attention_here()
         calibration = calibrate(base, tokens, workers, folder, clock.like_seconds, shown, *known)
         if path.exists():  # a resumed run's checkpoints are of the blueprint that it had
             before = Plan.model_validate_json(path.read_text())
             base, reasons = before.blueprint, before.reasons
-        deciding = Deciding(clock, tokens, base, compute, workers.size, calibration, search, evidence, depths)
+        deciding = Deciding(
+            clock, tokens, base, compute, workers.size, calibration, search, evidence, depths, memory
+        )
         plan = deciding.plan(reasons)
         announce(clock)
         expected = plan.forecasts["this budget"]

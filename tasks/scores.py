@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from tasks.artifacts import Splits
 from tasks.generate import context_of, load, start_token
 from tasks.heads import head_of
+from tasks.workers import at_hand
 from training.data import Sample
 from training.metrics import MASKED_PASSES, bits, class_log_probabilities, parts_in_time
 from training.model import Head, autocast
@@ -81,7 +82,7 @@ def score_texts(
     Raises ValueError where the tokenizer has no start token, or the model does not know a label.
     """
     model, tokenizer = load(model_folder, device)
-    return _score(model, tokenizer, encode(tokenizer, texts), labels, progress)[0]
+    return _score(model_folder, model, tokenizer, encode(tokenizer, texts), labels, progress)[0]
 
 
 def refuse_unfair(folders: Sequence[Path], texts: Sequence[str]) -> None:
@@ -101,17 +102,23 @@ def refuse_unfair(folders: Sequence[Path], texts: Sequence[str]) -> None:
 
 
 def _score(
+    folder: Path,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     documents: Sequence[Ints],
     labels: Sequence[str] | None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> tuple[Floats, Floats | None]:
-    """Nats of each document, and a classifier's log-probabilities [documents, labels]."""
+    """Nats of each document, and a classifier's log-probabilities [documents, labels].
+
+    Workers that are at hand share what a language model has to score.
+    """
     context, precise = context_of(model, tokenizer), autocast(model.device)
     head = head_of(model.config)
     if head != "classification":
         objective = next(member for member in get_args(get_args(Objective)[0]) if member.head == head)()
+        if (workers := at_hand()) is not None:
+            return workers.score(folder, objective, list(documents), context, tokenizer.mask_token_id), None
         sample = Sample(list(documents), np.full(len(documents), -1), np.ones(len(documents)))
         return objective.score(model, sample, context, tokenizer.mask_token_id, precise, progress), None
     known = labels_of(model)
@@ -167,7 +174,11 @@ def score_within(
         chunk = documents.take(order[part])
         ids = encode(tokenizer, chunk["text"].to_pylist())
         of_chunk, chances_of_chunk = _score(
-            model, tokenizer, ids, chunk["label"].to_pylist() if head == "classification" else None
+            Path(model.name_or_path),
+            model,
+            tokenizer,
+            ids,
+            chunk["label"].to_pylist() if head == "classification" else None,
         )
         nats.append(of_chunk)
         if chances_of_chunk is not None:

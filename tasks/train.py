@@ -10,7 +10,7 @@ from tasks.home import run_folder
 from tasks.planned import Plan
 from tasks.settle import scored_tokens
 from tasks.telemetry import Stage, Tail, log, stage
-from tasks.workers import release_workers, workers_of
+from tasks.workers import workers_of
 from training.blueprint import Blueprint
 from training.journal import Event
 from training.watch import OTHER
@@ -94,7 +94,6 @@ def train_final(blueprint: Blueprint, plan: Plan, tokens: Tokens) -> Trained:
         )
         told = Shown(folder, blueprint.objective.unit, shown)
         outcome = workers_of(plan.compute).carry_out_together(assignment, told.look)
-        release_workers()
         summary = outcome.summary
         shown.result = (
             f"{summary.tokens:,} tokens in {summary.steps:,} steps, {summary.parameters:,} parameters, "

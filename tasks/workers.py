@@ -1,10 +1,12 @@
 """The workers: one group under Ray Train for everything that is trained, started with the clock.
 
 Ray Train takes 10 to 20 s to start, so it does so once, while the data is prepared. Measurements,
-trials, folds and the final run are then jobs on the workers' desk: a training alone on one of them, or
-one that all share. If a worker dies, Ray Train starts the group anew, and it goes on where the desk says.
+trials, folds, the final run and the scoring of its model are then jobs on the workers' desk: a training
+alone on one of them, or one that all share. If a worker dies, Ray Train starts the group anew, and it
+goes on where the desk says.
 """
 
+import atexit
 import contextvars
 import shutil
 import threading
@@ -15,11 +17,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from tasks.cluster import Compute
 from tasks.home import home
 from tasks.ray_session import start_ray
 from training.desk import Desk, Job, TooLate, serve
+from training.metrics import Floats, Ids
 from training.model import Precision
+from training.objectives import CausalLanguageModel, MaskedLanguageModel
 from training.worker import (
     STOP,
     Assignment,
@@ -27,6 +33,7 @@ from training.worker import (
     carry_out,
     report_peak_flops,
     report_ready,
+    score_windows,
 )
 
 RESTARTS = 12  # of the group
@@ -50,6 +57,7 @@ class Workers:
         self._problem: BaseException | None = None
         self._thread = threading.Thread(target=self._serve, name="workers", daemon=True)
         self._thread.start()
+        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
 
     def _serve(self) -> None:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -114,6 +122,25 @@ class Workers:
             job = Job(partial(carry_out, assignment), attempts=ATTEMPTS_TOGETHER)
             number = self._lay(job, assignment)
         return self._outcome(number, meanwhile=meanwhile)
+
+    def score(
+        self,
+        folder: Path,
+        objective: CausalLanguageModel | MaskedLanguageModel,
+        documents: list[Ids],
+        context: int,
+        mask_token: int | None,
+    ) -> Floats:
+        """float64 [documents]: what documents cost a language model, in nats; every worker scores its part."""
+        given = (folder, objective, documents, context, mask_token, self.device)
+        with self._lock:
+            numbers = [
+                self._lay(Job(partial(score_windows, *given, slice(rank, None, self.size)), rank))
+                for rank in range(self.size)
+            ]
+        parts: list[Floats] = [self._wait(number) for number in numbers]
+        total: Floats = np.stack(parts).sum(axis=0)
+        return total
 
     def save_all(self, seconds: float) -> None:
         """Has every training under way write its checkpoint, if it keeps any, and end."""
@@ -202,6 +229,11 @@ def workers_of(compute: Compute) -> Workers:
         if key not in _groups:
             _groups[key] = Workers(compute)
         return _groups[key]
+
+
+def at_hand() -> Workers | None:
+    """The workers that this process has, if any."""
+    return next(iter(_groups.values()), None)
 
 
 def save_all(seconds: float) -> None:

@@ -6,9 +6,10 @@ import pytest
 
 from tasks.artifacts import InputError
 from tasks.calibrate import attentions, calibrate
-from tasks.cluster import Compute, pool, release_pools
+from tasks.cluster import Compute
 from tasks.ray_session import stop_ray
 from tasks.telemetry import stage
+from tasks.workers import release_workers, workers_of
 from tests import tiny_run
 from tests.test_plan import some_tokens
 from tests.tiny_shards import tiny_blueprint, write_shards
@@ -39,7 +40,7 @@ def test_real_workers_are_measured_once_and_a_cluster_says_how_many_it_has(
     tiny_run.tokenizer().save_pretrained(tokens.folder / "tokenizer")
     try:
         with stage("Plan the budget") as shown:
-            workers = pool(Compute(workers=1))
+            workers = workers_of(Compute(workers=1))
             found = calibrate(tiny_blueprint(), tokens, workers, fresh_home, 300, shown)
             assert f"{found.attention} {found.rates[1]:,.0f} tokens/s" in found.attention_reason
             assert found.attention_reason.count("tokens/s") == 3
@@ -47,9 +48,9 @@ def test_real_workers_are_measured_once_and_a_cluster_says_how_many_it_has(
             assert found.memory_gb[1] > 0.1
             assert found.probe.tokens > 10_000 and 1 < found.probe.test_bits < 5
             assert found.probe.test_error == 0  # all of so small a split is scored
-            release_pools()  # who asks again is told what was measured, without workers
+            release_workers()  # who asks again is told what was measured, without workers
             assert calibrate(tiny_blueprint(), tokens, workers, fresh_home, 300, shown) == found
-            workers = pool(Compute(workers=1))
+            workers = workers_of(Compute(workers=1))
             known = calibrate(
                 tiny_blueprint(),
                 tokens,
@@ -69,5 +70,5 @@ def test_real_workers_are_measured_once_and_a_cluster_says_how_many_it_has(
             Compute(workers=1, device="cuda").count()
         assert Compute().count() >= 1
     finally:
-        release_pools()
+        release_workers()
         stop_ray()

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 from prefect import flow
 
 from tasks import cross_validate as module
 from tasks.artifacts import Corpus, Folds, Splits, Tokens
 from tasks.card import _folds
 from tasks.clock import Clock
-from tasks.cluster import Compute, pool, release_pools
+from tasks.cluster import Compute
 from tasks.cross_validate import Folding, Name, report
 from tasks.fold_scores import NAIVE, compare, corrected_interval, describe, held_out_ratio, summarise
 from tasks.home import run_folder
@@ -26,6 +25,7 @@ from tasks.ray_session import stop_ray
 from tasks.register import figures
 from tasks.split import fold_trainings
 from tasks.telemetry import Stage
+from tasks.workers import workers_of
 from tests import tiny_run
 from tests.planted import groups_of, planted_blueprint, planted_tokens
 from tests.test_plan import MEASURED
@@ -188,11 +188,9 @@ def _ray() -> Iterator[None]:
 
 @pytest.fixture
 def workers(module_home: Path, prefect_server: str) -> Compute:
-    """Two of them, warm: the first training of a worker imports a lot."""
+    """Two of them, ready: they import a lot."""
     compute = Compute(workers=2, device="cpu")
-    if len(pool(compute)._all) < 2:  # a test before ended some
-        release_pools()
-    pool(compute).wait_ready()
+    workers_of(compute).wait_ready()
     return compute
 
 
@@ -216,7 +214,7 @@ def folded(tokens: Tokens, compute: Compute, seconds: float, run: str, **learnin
 
     @flow(name=run)
     def all_folds() -> None:
-        folding.run(Stage("folds"), lambda: None)
+        folding.run(Stage("folds"))
 
     all_folds()
     return folding
@@ -262,23 +260,21 @@ def test_scoring_that_would_overrun_takes_a_sample_that_fits(
 
 def test_a_fold_that_is_not_done_in_time_is_cut_and_said(workers: Compute, tmp_path: Path) -> None:
     tokens = planted_tokens(tmp_path, CausalLanguageModel(), groups=400, copies=1)
-    one = ray.get(pool(workers)._all[0].ready.remote())
+    one = workers_of(workers).wait_ready()[0]
     halt = threading.Timer(1.0, os.kill, (one, signal.SIGSTOP))
     halt.start()
     began = time.time()
-    folding = folded(tokens, workers, SECONDS, "halted")
+    try:
+        folding = folded(tokens, workers, SECONDS, "halted")
+    finally:
+        halt.join()
+        os.kill(one, signal.SIGCONT)
     assert SECONDS - 1 < time.time() - began < SECONDS + 3
     found = told(folding)
     assert 1 <= len(found.scores) < 4
     assert found.reason.startswith(f"{len(found.scores)} of 4 folds")
     assert "it was not over in time" in found.reason
     assert found.mean == np.mean(found.scores)
-
-
-def test_a_worker_that_a_fold_still_needs_is_not_ended(workers: Compute) -> None:
-    pool(workers).release_idle(needed=1)
-    assert len(pool(workers)._all) == 1
-    pool(workers).wait_ready()
 
 
 def test_no_fold_in_time_is_no_score_and_the_run_goes_on(workers: Compute, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from training.optimizers import LAMB
 from training.parallel import DDP, FSDP, Shared, Single, TensorParallel
 from training.parts import gathered
 from training.watch import Watch, look_at
-from training.worker import GO, Assignment, final_run
+from training.worker import Assignment
 
 STEP, STEPS = 256, 40  # tokens of a step, eight rows; and how many steps
 ADAMW = {"kind": "adamw"}
@@ -257,37 +257,25 @@ def test_muon_over_cut_matrices_warns_that_it_is_slow(two: Path) -> None:
 def test_ray_train_workers_leave_a_model_that_loads_anywhere(
     strategy: str, shards: Path, tmp_path: Path
 ) -> None:
-    from ray.train import RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    from tasks.ray_session import start_ray, stop_ray
+    from tasks.cluster import Compute
+    from tasks.ray_session import stop_ray
+    from tasks.workers import release_workers, workers_of
 
     (shards / "tokenizer").mkdir(exist_ok=True)
     assignment = Assignment(
         folder=tmp_path / "final",
         blueprint=blueprint_of({"kind": strategy}, MUON),
         shards=shards,
-        clock=Wall(0.0),  # the go sets it
+        clock=Wall(0.0),  # late: the least seconds are left
+        least_seconds=3.0,
         watched_tokens=1024,
         checkpoint_seconds=0.5,
         keep_model=True,
     )
-    assignment.folder.mkdir()
-    (assignment.folder / GO).write_text(json.dumps({"deadline": 0.0}))  # late: the least seconds are left
-    start_ray()
     try:
-        outcome = (
-            TorchTrainer(
-                final_run,
-                train_loop_config={"assignment": assignment},
-                scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 0.5}),
-                torch_config=TorchConfig(backend="gloo"),
-                run_config=RunConfig(name=strategy, storage_path=str(tmp_path / "ray")),
-            )
-            .fit()
-            .return_value
-        )
+        outcome = workers_of(Compute(workers=2, device="cpu")).carry_out_together(assignment)
     finally:
+        release_workers()
         stop_ray()
     assert outcome.summary.steps > 3
     bits = outcome.summary.validation_bits

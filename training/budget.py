@@ -195,6 +195,16 @@ class TokenCount:
 
 
 @dataclass(frozen=True)
+class Effort:
+    """Ends after so many seconds inside optimizer steps, however long it took to get there: for measurements."""
+
+    seconds: float
+
+    def progress(self, step: int, tokens: int, used_seconds: float) -> float:
+        return min(1.0, used_seconds / self.seconds)
+
+
+@dataclass(frozen=True)
 class Replay:
     """Goes as another training went, step by step, whatever the time: repeats a run against the clock exactly.
 
@@ -231,4 +241,4 @@ class Replay:
         return self.after[step - 1] if step else 0.0
 
 
-AnyClock = Wall | TokenCount | Replay
+AnyClock = Wall | TokenCount | Effort | Replay

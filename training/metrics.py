@@ -20,6 +20,7 @@ from torch import nn
 Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
 Precise = Callable[[], AbstractContextManager[object]]
+ALL = slice(None)
 MASKED_PASSES = 7  # of a masked score; about 15 % of the tokens are hidden in each
 # Tokens scored at once; they bound memory. On a CPU, 8,192 took nearly twice as long a token as 2,048.
 WINDOWS_TOKENS = 2048
@@ -33,18 +34,19 @@ def score_documents(
     context: int,
     autocast: Precise = nullcontext,
     progress: Callable[[float], None] = lambda share: None,
+    windows_scored: slice = ALL,
 ) -> Floats:
     """float64 [documents]: the negative log-likelihood of each document's tokens, in nats.
 
     Documents start with the start token, which is given and not scored; one of a single token
     scores 0. `progress` is told the share of windows done. Losses are float32, over logits taken to
-    float32; sums run in float64.
+    float32; sums run in float64. Where only some of the windows are scored, sums of all such parts are the score.
     """
     windows = [
         (document, documents[document][start:end], _shifted(documents[document], start, end, first))
         for document, start, end, first in _windows(documents, context)
     ]
-    return _summed(model, windows, len(documents), autocast, progress, sees_ahead=False)
+    return _summed(model, windows, windows_scored, len(documents), autocast, progress, sees_ahead=False)
 
 
 def pseudo_log_likelihood(
@@ -54,6 +56,7 @@ def pseudo_log_likelihood(
     mask_token: int,
     autocast: Precise = nullcontext,
     progress: Callable[[float], None] = lambda share: None,
+    windows_scored: slice = ALL,
 ) -> Floats:
     """float64 [documents]: the negative pseudo-log-likelihood of each document's tokens, in nats.
 
@@ -68,7 +71,7 @@ def pseudo_log_likelihood(
             hidden = (places % MASKED_PASSES == turn) & (places >= max(first, 1))
             if hidden.any():
                 windows.append((document, np.where(hidden, mask_token, ids), np.where(hidden, ids, -100)))
-    return _summed(model, windows, len(documents), autocast, progress, sees_ahead=True)
+    return _summed(model, windows, windows_scored, len(documents), autocast, progress, sees_ahead=True)
 
 
 def class_log_probabilities(
@@ -96,6 +99,7 @@ def class_log_probabilities(
 def _summed(
     model: nn.Module,
     windows: list[tuple[int, Ids, Ids]],
+    windows_scored: slice,
     documents: int,
     autocast: Precise,
     progress: Callable[[float], None],
@@ -107,7 +111,7 @@ def _summed(
     """
     device = next(model.parameters()).device
     nats, done = np.zeros(documents), 0
-    windows = sorted(windows, key=lambda window: len(window[1]))
+    windows = sorted(windows, key=lambda window: len(window[1]))[windows_scored]
     with _evaluating(model), autocast():
         for batch in _at_once(windows, device):
             inputs_BT = _rectangle([inputs for _, inputs, _ in batch], 0)

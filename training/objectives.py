@@ -20,7 +20,14 @@ from transformers.utils import ModelOutput
 from training.batch import IGNORED, Batch, Facts, Feed, model_inputs, ones, padded
 from training.config import AnyOf, Choice, Tune
 from training.data import Documents, Ids, Sample, Slice, Stream
-from training.metrics import Floats, Precise, class_log_probabilities, pseudo_log_likelihood, score_documents
+from training.metrics import (
+    ALL,
+    Floats,
+    Precise,
+    class_log_probabilities,
+    pseudo_log_likelihood,
+    score_documents,
+)
 from training.model import Head
 
 BLANKS = "\u0120\u010a\u0109\u2581"  # how byte-level BPE and SentencePiece write the blank that opens a word
@@ -57,9 +64,10 @@ class CausalLanguageModel(Choice):
         mask_token: int | None,
         precise: Precise,
         progress: Callable[[float], None] = lambda share: None,
+        windows_scored: slice = ALL,
     ) -> Floats:
         """float64 [documents]: negative log-likelihood of each document, in nats."""
-        return score_documents(model, sample.documents, context, precise, progress)
+        return score_documents(model, sample.documents, context, precise, progress, windows_scored)
 
 
 class MaskedLanguageModel(Choice):
@@ -142,11 +150,14 @@ class MaskedLanguageModel(Choice):
         mask_token: int | None,
         precise: Precise,
         progress: Callable[[float], None] = lambda share: None,
+        windows_scored: slice = ALL,
     ) -> Floats:
         """float64 [documents]: negative pseudo-log-likelihood of each document, in nats."""
         if mask_token is None:
             raise ValueError("the tokenizer has no mask token, which masked scores need")
-        return pseudo_log_likelihood(model, sample.documents, context, mask_token, precise, progress)
+        return pseudo_log_likelihood(
+            model, sample.documents, context, mask_token, precise, progress, windows_scored
+        )
 
 
 class SequenceClassification(Choice):

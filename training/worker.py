@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 from transformers.utils import logging as transformers_logging
 
 from training.blueprint import Blueprint
@@ -22,8 +24,9 @@ from training.context import Context
 from training.data import Sample, Shards, Slice
 from training.held_out import held_out_sample, score_in_time, write_scores
 from training.loop import Summary, train
-from training.metrics import Floats
+from training.metrics import Floats, Ids
 from training.model import Precision, autocast, has_fast_bf16
+from training.objectives import CausalLanguageModel, MaskedLanguageModel
 from training.watch import Watch
 
 STOP = "stop"  # in a training's folder: end early
@@ -192,6 +195,42 @@ def carry_out_in_group(assignment: Assignment, rank: int, world_size: int, meeti
             os.dup2(file.fileno(), stream)
     with in_group(meeting, rank, world_size, assignment.device):
         carry_out(assignment, rank, world_size)
+
+
+@lru_cache(maxsize=1)
+def opened(
+    folder: Path, objective: CausalLanguageModel | MaskedLanguageModel, device: str
+) -> torch.nn.Module:
+    """The language model of a Hugging Face folder, to score with; a worker keeps the last one."""
+    kinds = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}
+    model = kinds[objective.head].from_pretrained(
+        folder,
+        attn_implementation="eager",
+        dtype=torch.float32,
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
+    )
+    return model.to(device).eval()  # type: ignore[no-any-return]
+
+
+def score_windows(
+    folder: Path,
+    objective: CausalLanguageModel | MaskedLanguageModel,
+    documents: list[Ids],
+    context: int,
+    mask_token: int | None,
+    device: str,
+    windows: slice,
+    rank: int,
+    world_size: int,
+) -> Floats:
+    """This worker's part of the documents' nats, see `training.metrics`; the sum of all parts is the score."""
+    torch.set_num_threads(1)
+    model = opened(folder, objective, device)
+    sample = Sample(documents, np.full(len(documents), -1), np.ones(len(documents)))
+    precise = autocast(torch.device(device))
+    return objective.score(model, sample, context, mask_token, precise, windows_scored=windows)
 
 
 def report_ready(rank: int, world_size: int) -> int:
