@@ -39,7 +39,8 @@ SLOWEST_STEP = 25.0  # times as long as a measurement; who takes longer is sent 
 EARLY = 1 / 3  # of the probe, at which it is looked at once more
 FIRST_STEPS = 2  # of each part, which are slow
 WATCHED_TOKENS = 16_384  # of the validation split
-TEST_TOKENS_A_SECOND = 40_000  # of a measurement; those of the test split that the probe is scored on
+SCORING_SHARE = 0.008  # of the budget, to score the probe on the test split
+STEP_PASSES = 3  # forward passes that take as long as a step of training (Kaplan et al. 2020, section 2.1)
 PIECE = 4  # contexts; the test split is scored in pieces so long, as most of its windows have something before them
 
 
@@ -100,7 +101,7 @@ def calibrate(
     here(probed, ways[0], WARMING_SECONDS)  # first steps are slow, as so much is done for the first time
     longer = min(LONGEST_PROBE_SECONDS, PROBE_SHARE * like_seconds)
     first = here(probed, ways[0], seconds if text_is_known else max(2 * seconds, longer), PROBE)
-    probe = scored(first, seconds)
+    probe = scored(first, workers, SCORING_SHARE * like_seconds)
     shown.move(0.5, f"a first model: {probe.test_bits:.2f} {base.objective.unit}")
     speeds = {ways[0]: first} | {way: here(probed, way, seconds) for way in ways[1:]}
     fastest = max(speeds, key=lambda way: speeds[way].rate)
@@ -210,16 +211,20 @@ def settled_rate(steps: list[Event]) -> float:
     return float(np.median([event["tokens_per_second"] for event in steps[FIRST_STEPS:] or steps[-1:]]))
 
 
-def scored(measured: Measurement, seconds: float) -> Probe:
-    """The probe, scored on a sample of the test split; nothing but the forecast hangs on that."""
+def scored(measured: Measurement, workers: Workers, seconds: float) -> Probe:
+    """The probe, scored on as much of the test split as takes `seconds`; nothing but the forecast hangs on that."""
     blueprint = measured.blueprint
-    model, _ = load(measured.folder / "model")
     labelled = blueprint.objective.head == "classification"
     context = blueprint.settled()[0]
-    tokens = int(TEST_TOKENS_A_SECOND * seconds * PASSES["causal"] / PASSES[blueprint.objective.head])
+    tokens = int(seconds * measured.rate * STEP_PASSES / PASSES[blueprint.objective.head])
     sample = Watch(Slice(measured.shards, "test"), tokens).sample(PIECE * context, labelled)
-    precise = autocast(model.device, blueprint.learning.precision)
-    nats = blueprint.objective.score(model, sample, context, blueprint.mask_token, precise)
+    folder = measured.folder / "model"
+    if blueprint.objective.kind == "sequence_classification":
+        model, _ = load(folder)
+        precise = autocast(model.device, blueprint.learning.precision)
+        nats = blueprint.objective.score(model, sample, context, blueprint.mask_token, precise)
+    else:
+        nats = workers.score(folder, blueprint.objective, sample.documents, context, blueprint.mask_token)
     value = bits(float(nats.sum()), float(sample.weights.sum()))
     there = Slice(measured.shards, "test").tokens()
     spread = np.std(nats - nats.sum() / sample.weights.sum() * sample.weights) * np.sqrt(len(nats))

@@ -17,6 +17,7 @@ from prefect import task
 from pydantic import BaseModel, ConfigDict
 
 from tasks.artifacts import Folds, Splits, Tokens, once_a_run
+from tasks.calibrate import STEP_PASSES
 from tasks.children import log_child
 from tasks.fold_scores import NAIVE, compare, describe, held_out_ratio, summarise
 from tasks.home import run_folder
@@ -38,7 +39,6 @@ from training.worker import Assignment
 HELD_OUT_TOKENS, LEAST_HELD_OUT_TOKENS = 60_000, 2_000  # scored in each fold
 # Of a fold's time: to train, and to score; the rest is for what takes longer than it should.
 TRAINING_SHARE, SCORING_SHARE = 0.75, 0.2
-STEP_PASSES = 3  # forward passes that take as long as a step of training (Kaplan et al. 2020, section 2.1)
 LEAST_SHARE = 0.5  # of the time to train; a fold that has less says little of the others' recipe
 Name = int | Literal["naive"]
 

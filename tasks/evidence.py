@@ -41,6 +41,7 @@ class Earlier(BaseModel):
     bytes_per_token: float
     attention: str  # that it trained with
     bits: float  # of its test
+    whole: bool = True  # whether all of the test split was scored; samples do not compare
     speed: float | None = None  # measured tokens/s over predicted
     judging_seconds: float | None = None  # from the end of the final run to the registered model
     scored_again: bool = False  # whether a champion was scored, too
@@ -139,6 +140,7 @@ def _read(run: Any, tokens: Tokens, here: str) -> Earlier | None:
         attention=params["learning.attention"],
         bytes_per_token=float(params["data.bytes_per_token"]),
         bits=metrics[MetricName.TEST_BITS],
+        whole=metrics.get(MetricName.TEST_DOCUMENTS, 0) >= tokens.splits.documents["test"],
         speed=measured / planned if planned and measured else None,
         judging_seconds=metrics.get(MetricName.JUDGING_SECONDS),
         scored_again=MetricName.GATE_DIFFERENCE in metrics,

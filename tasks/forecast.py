@@ -36,7 +36,7 @@ def informed_law(
     Scores are of the test split. Where earlier runs scored all of it, they say where it lies; else the
     probe does, by a sample, whose error no later point can mend.
     """
-    law, earlier = PRIORS[objective.head], evidence.of_this_text()
+    law, earlier = PRIORS[objective.head], [run for run in evidence.of_this_text() if run.whole]
     seen = [of_earlier(tokens, run) for run in earlier]
     law = law.informed(seen)
     probe = calibration.probe
