@@ -60,9 +60,12 @@ def divide(
             share = 0.0
     else:
         share = search_share
-    search = min(share * usable, usable - fold_time)
+    asked = min(share * usable, usable - fold_time)
+    search = asked if asked >= trial else 0.0
     trials = search / each
-    if search_share is not None:
+    if asked and not search:
+        reason = f"{asked:.0f} s would not hold one trial of {trial:.0f} s: the defaults stay"
+    elif search_share is not None:
         reason = "user"
     elif share:
         won, cost = gain * trials / (trials + GAIN_TRIALS), (1 - share) ** slope - 1

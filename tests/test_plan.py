@@ -194,12 +194,12 @@ def test_where_text_is_short_more_time_does_not_help_and_the_plan_says_so() -> N
 
 
 def test_a_budget_of_tokens_keeps_no_clock() -> None:
-    plan = planned("20M tokens", search=Search(share=0.2))
+    plan = planned("60M tokens", search=Search(share=0.2))
     assert plan.final_deadline is None and plan.evaluation_seconds is None
     spent = (
         (plan.final_tokens or 0) + 4 * (plan.fold_tokens or 0) + plan.search_trials * (plan.trial_tokens or 0)
     )
-    assert spent == pytest.approx(20e6, rel=0.02)
+    assert spent == pytest.approx(60e6, rel=0.02)
     assert isinstance(plan.final_clock(), TokenCount) and isinstance(plan.trial_clock(), TokenCount)
     assert isinstance(planned("5m").final_clock(), Wall)
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
@@ -280,3 +280,9 @@ def test_preparing_that_takes_more_than_the_budget_is_given_up_with_the_number()
             shown.move(0.06)  # has a clock of its own
     finally:
         telemetry.prepare_until(math.inf)
+
+
+def test_a_search_that_would_not_hold_one_trial_is_left_out_with_the_numbers() -> None:
+    plan = planned("90s", search=Search(share=0.1))
+    assert plan.search_seconds == 0
+    assert "would not hold one trial of 12 s" in plan.reasons["search"]
