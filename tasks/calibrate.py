@@ -31,13 +31,14 @@ PROBE = "probe"  # the folder of the probe, in the run's
 PROBE_DEPTH = 2  # of a model whose depth is open
 # Measured from so many seconds of budget on: those about the depth that such a budget can feed.
 DEPTHS_MEASURED = ((0.0, (1, 2)), (150.0, (1, 2, 4)), (900.0, (2, 4, 6)), (7200.0, (2, 4, 6, 10)))
-LEAST_BUDGET_SECONDS = 120.0  # in which they are compared; the comparison takes about 4
+LEAST_BUDGET_SECONDS = 240.0  # in which they are compared; the comparison takes about 4
 SHARE, LEAST_SECONDS, MOST_SECONDS = 0.003, 0.4, 2.5  # of the budget, for each measurement
 PROBE_SHARE, LONGEST_PROBE_SECONDS = 0.016, 60.0  # the same for the probe whose score is extrapolated
 WARMING_SECONDS = 0.5
 SLOWEST_STEP = 25.0  # times as long as a measurement; who takes longer is sent away
 EARLY = 1 / 3  # of the probe, at which it is looked at once more
-FIRST_STEPS = 2  # of each part, which are slow
+FIRST_STEPS = 2  # which are slow
+LEAST_STEPS, LEAST_OTHER_STEPS = 10, 6  # of the probe, and of a measurement; their speed varies twofold
 WATCHED_TOKENS = 16_384  # of the validation split
 SCORING_SHARE = 0.008  # of the budget, to score the probe on the test split
 STEP_PASSES = 3  # forward passes that take as long as a step of training (Kaplan et al. 2020, section 2.1)
@@ -172,7 +173,7 @@ class Measurement:
                 folder=self.folder,
                 blueprint=self.blueprint,
                 shards=tokens.folder,
-                clock=Effort(seconds),
+                clock=Effort(seconds, LEAST_STEPS if name else LEAST_OTHER_STEPS),
                 looks=(EARLY, 1.0) if name else (),
                 watched_tokens=scored_tokens(WATCHED_TOKENS, base.objective),
                 keep_model=bool(name),
@@ -193,9 +194,10 @@ class Measurement:
     def rate(self) -> float:
         """Tokens a second over a whole training, of which the first part has the short context."""
         share = self.blueprint.learning.short_context
+        settled = self.steps[FIRST_STEPS:] or self.steps[-1:]
         parts = [
-            (share, [event for event in self.steps if event["progress"] < share]),
-            (1 - share, [event for event in self.steps if event["progress"] >= share]),
+            (share, [event for event in settled if event["progress"] < share]),
+            (1 - share, [event for event in settled if event["progress"] >= share]),
         ]
         there = [(weight, settled_rate(events)) for weight, events in parts if weight and events]
         return sum(weight * rate for weight, rate in there) / sum(weight for weight, _ in there)
@@ -207,8 +209,8 @@ class Measurement:
 
 
 def settled_rate(steps: list[Event]) -> float:
-    """The median tokens a second of steps, without the first."""
-    return float(np.median([event["tokens_per_second"] for event in steps[FIRST_STEPS:] or steps[-1:]]))
+    """Tokens a second over all steps together, as it is them that take a training's time."""
+    return float(1 / np.mean([1 / event["tokens_per_second"] for event in steps]))
 
 
 def scored(measured: Measurement, workers: Workers, seconds: float) -> Probe:

@@ -1,5 +1,6 @@
 """What earlier runs in this MLflow have shown: scores, speeds and settings of comparable ones."""
 
+import json
 import logging
 import platform
 import threading
@@ -16,7 +17,7 @@ from tasks.calibrate import at_depth
 from tasks.cluster import Compute
 from tasks.space import transferred, value_of
 from tasks.tracking import MetricName
-from training.blueprint import Blueprint
+from training.blueprint import Blueprint, Learning
 from training.config import Section, tunable_fields, with_fields
 from training.model import Model
 from training.objectives import Objective
@@ -24,6 +25,7 @@ from training.objectives import Objective
 MOST_RUNS = 50  # the newest
 PATIENCE_SECONDS = 3.0  # that the plan waits, after its own measurements
 TEXT, MACHINE, OBJECTIVE = "data.splits", "machine", "objective.kind"
+DECISIVE = ("learning.optimizer.kind", "learning.schedule.kind", "learning.dropout", "learning.average")
 SETTINGS = "search.settings."  # before the names of settings that a search found to be better
 log = logging.getLogger("shoestring")
 
@@ -35,6 +37,7 @@ class Earlier(BaseModel):
     name: str
     same_text: bool  # and split
     same_machine: bool
+    alike: bool = True  # in what decides how fast a text is learned; see DECISIVE
     depth: int
     tokens: int  # that the final run trained on
     batch_tokens: int
@@ -78,14 +81,14 @@ def machine() -> str:
 
 
 def look_up(
-    tokens: Tokens, objective: Objective, model: Model, compute: Compute, name: str
+    tokens: Tokens, objective: Objective, model: Model, learning: Learning, compute: Compute, name: str
 ) -> "Future[Evidence]":
     """Asks MLflow in a thread of its own; where it does not answer, there is no evidence."""
     found: Future[Evidence] = Future()
 
     def ask() -> None:
         try:
-            found.set_result(_earlier(tokens, objective, model, compute, name))
+            found.set_result(_earlier(tokens, objective, model, learning, compute, name))
         except Exception as problem:  # MLflow raises many kinds when away
             log.debug("no evidence of earlier runs: %s", problem)
             found.set_result(Evidence())
@@ -102,7 +105,9 @@ def waited_for(asked: "Future[Evidence]") -> Evidence:
         return Evidence()
 
 
-def _earlier(tokens: Tokens, objective: Objective, model: Model, compute: Compute, name: str) -> Evidence:
+def _earlier(
+    tokens: Tokens, objective: Objective, model: Model, learning: Learning, compute: Compute, name: str
+) -> Evidence:
     settings, client = tracking.settings(), tracking.client()
     kind = ("model.family", model.family) if model.kind == "scratch" else ("model.name", model.name)
     query = (
@@ -116,14 +121,16 @@ def _earlier(tokens: Tokens, objective: Objective, model: Model, compute: Comput
         order_by=["attributes.start_time DESC"],
     )
     here = f"{machine()}, {compute.count()} workers"
-    found = [_read(run, tokens, here) for run in runs]
+    wanted = {name: value_of(learning, name.removeprefix("learning.")) for name in DECISIVE}
+    wanted = {name: value if isinstance(value, str) else json.dumps(value) for name, value in wanted.items()}
+    found = [_read(run, tokens, here, wanted) for run in runs]
     from tasks.register import champion_of
 
     champion = champion_of(client, settings.registry_prefix + name, settings.aliases.champion)
     return Evidence(runs=tuple(run for run in found if run), champion=champion is not None)
 
 
-def _read(run: Any, tokens: Tokens, here: str) -> Earlier | None:
+def _read(run: Any, tokens: Tokens, here: str, wanted: dict[str, str]) -> Earlier | None:
     """An MLflow run as evidence; None of one that an older version wrote."""
     params, metrics = run.data.params, run.data.metrics
     needed = (TEXT, MACHINE, "model.depth", "learning.batch_tokens", "data.bytes_per_token")
@@ -134,6 +141,7 @@ def _read(run: Any, tokens: Tokens, here: str) -> Earlier | None:
         name=run.info.run_name or run.info.run_id,
         same_text=params[TEXT] == tokens.splits.key,
         same_machine=params[MACHINE] == here,
+        alike=all(params.get(name) == value for name, value in wanted.items()),
         depth=int(params["model.depth"]),
         tokens=int(metrics[MetricName.FINAL_TOKENS]),
         batch_tokens=int(params["learning.batch_tokens"]),

@@ -246,7 +246,7 @@ def plan_budget(
     if (folder / "trained.json").exists():  # only judging and registering are left, whatever the time
         announce(clock)
         return Plan.model_validate_json(path.read_text())
-    asked = look_up(tokens, objective, model, compute, name)
+    asked = look_up(tokens, objective, model, learning, compute, name)
     workers = workers_of(compute)
     with stage("Start the workers") as shown:
         workers.wait_ready()

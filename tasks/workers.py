@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tasks.cluster import Compute
-from tasks.home import home
+from tasks.home import store
 from tasks.ray_session import start_ray
 from training.desk import Desk, Job, TooLate, serve
 from training.metrics import Floats, Ids
@@ -49,7 +49,7 @@ class Workers:
     def __init__(self, compute: Compute) -> None:
         self.size = compute.count()
         self.device = "cuda" if compute.on_gpu() else "cpu"
-        self.folder = home() / "workers" / f"{time.time_ns()}"
+        self.folder = store("workers") / f"{time.time_ns()}"
         self._desk = Desk(self.folder)
         self._last: list[int | None] = [None] * self.size  # the job that each was given last
         self._trainings: dict[int, Path] = {}  # folders, by job

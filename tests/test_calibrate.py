@@ -27,7 +27,7 @@ def test_what_is_compared_depends_on_model_device_and_time() -> None:
     recurrent = blueprint.model_copy(update={"model": Scratch(family="mamba2", depth=1)})
     assert attentions(recurrent, "cpu", 300) == (("eager",), "the only one for this model")
     hurried, reason = attentions(blueprint, "cpu", 60)
-    assert hurried == ("blockwise",) and "from a budget of 120 s" in reason
+    assert hurried == ("blockwise",) and "from a budget of 240 s" in reason
 
 
 @pytest.mark.timeout(120)

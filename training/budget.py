@@ -196,12 +196,13 @@ class TokenCount:
 
 @dataclass(frozen=True)
 class Effort:
-    """Ends after so many seconds inside optimizer steps, however long it took to get there: for measurements."""
+    """Ends after so many seconds inside optimizer steps and as many steps, however long it took to get there."""
 
     seconds: float
+    steps: int = 1
 
     def progress(self, step: int, tokens: int, used_seconds: float) -> float:
-        return min(1.0, used_seconds / self.seconds)
+        return min(1.0, used_seconds / self.seconds, step / self.steps)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from scipy import stats
 
 from tests.benchmarks.__main__ import Arguments
 from tests.benchmarks.figures import Figure
+from tests.benchmarks.planning_law import foreseen, measure_law, residuals, root_mean_square
 from tests.benchmarks.planning_runs import Observed, Request, observe, recipes_of
 from tests.benchmarks.planning_search import carried, measure_transfer, saved
 
@@ -189,6 +190,19 @@ def transfer(options: Options) -> list[Figure]:
     return figures
 
 
+def law(options: Options) -> list[Figure]:
+    """The scaling law on one text: what it cannot describe, and what it foretells from two short trainings."""
+    points = measure_law(options.text, options.quick, say)
+    rows = foreseen(points)
+    inside = 100 * float(np.mean([held for _, _, held in rows]))
+    return [
+        of("law told of all trainings, misses by", [100 * root_mean_square(residuals(points))], "% bits"),
+        of("law told of two, off by", [100 * abs(off) for off, _, _ in rows], "% bits"),
+        of("law told of two, width", [100 * width for _, width, _ in rows], "% bits"),
+        of(f"law told of two, inside ({len(rows)} trainings)", [inside], "%", ">= 80"),
+    ]
+
+
 PARTS: dict[str, Callable[[Options], list[Figure]]] = {
     "clock": clock,
     "long": long,
@@ -197,6 +211,7 @@ PARTS: dict[str, Callable[[Options], list[Figure]]] = {
     "ahead": ahead,
     "pruning": pruning,
     "transfer": transfer,
+    "law": law,
 }
 RULE = {"muon": 0.0, "adamw": -1.0}  # the power of the width that a rate goes with; see training.config.Tune
 
