@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from prefect import task
 
@@ -134,6 +135,19 @@ class Deciding:
         seen = self.seen(depth, usable, share) * (1.0 if self.clock.amount.unit == "seconds" else times)
         return foresee(self.law, self.tokens, self.batch_tokens, depth, seen, self.law_error)
 
+    def settled(self, base: Blueprint, depth: int, seconds: float) -> tuple[Learning, dict[str, str]]:
+        """The learning with what machine and memory decide, and the reasons; `seconds` are the final run's."""
+        learning, device = base.learning, "cuda" if self.compute.on_gpu() else "cpu"
+        compiled, why = compile_or_not(learning.compile, self.compute.on_gpu(), seconds)
+        settled: dict[str, Any] = {"compile": compiled, "attention": self.calibration.attention}
+        reasons = {"compile": why}
+        if learning.micro_batch_tokens is None:
+            fits = micro_batch(at_depth(base, depth), self.workers, device, self.memory)
+            settled["micro_batch_tokens"] = fits
+            if fits:
+                reasons["micro_batch_tokens"] = "planner: memory does not hold a worker's whole batch"
+        return learning.model_copy(update=settled), reasons
+
     def plan(self, reasons: dict[str, str] | None = None) -> Plan:
         """The plan. Raises InputError where the budget is too small for the data."""
         left, counted = self.clock.left(), self.clock.amount.unit != "seconds"
@@ -148,19 +162,7 @@ class Deciding:
         parts = self.divided(usable, depth)
         known = known_settings(self.evidence.runs, self.base)
         base, prior = with_known(self.base, known, depth) if not parts.search else (self.base, {})
-        compiled, why = compile_or_not(base.learning.compile, self.compute.on_gpu(), parts.final)
-        learning = base.learning.model_copy(
-            update={"compile": compiled, "attention": self.calibration.attention}
-        )
-        if learning.micro_batch_tokens is None:
-            device = "cuda" if self.compute.on_gpu() else "cpu"
-            fits = micro_batch(at_depth(base, depth), self.workers, device, self.memory)
-            learning = learning.model_copy(update={"micro_batch_tokens": fits})
-            if fits:
-                prior = {
-                    **prior,
-                    "micro_batch_tokens": "planner: memory does not hold a worker's whole batch",
-                }
+        learning, why = self.settled(base, depth, parts.final)
         rate = self.rate(depth)
         each = {d: parts.trial * self.rate(d) / self.workers for d in self.depths}
         trial_depth = best_depth(self.law, self.tokens, self.batch_tokens, each) if parts.search else depth
@@ -177,7 +179,7 @@ class Deciding:
             reasons={
                 "depth": given if len(self.depths) == 1 else f"planner: {size}",
                 "attention": self.calibration.attention_reason,
-                "compile": why,
+                **why,
                 "search": parts.search_reason,
                 "cross-validation": parts.folds_reason,
                 **prior,

@@ -6,11 +6,19 @@ import queue
 import shutil
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import ray
+
+_before: list[Callable[[], None]] = []
+
+
+def before_stop(end: Callable[[], None]) -> None:
+    """Has `end` called before Ray ends: a thread that still waits for Ray then takes the process with it."""
+    _before.append(end)
 
 
 def cores() -> int:
@@ -68,6 +76,8 @@ def _init_ray() -> None:
 
 def stop_ray() -> None:
     """Ends the local cluster, or leaves the remote one, and sweeps up."""
+    for end in _before:
+        end()
     with _starting:  # a Ray that is torn down while it starts takes the process with it
         if ray.is_initialized():
             ray.shutdown()

@@ -21,7 +21,7 @@ import numpy as np
 
 from tasks.cluster import Compute
 from tasks.home import store
-from tasks.ray_session import start_ray
+from tasks.ray_session import before_stop, start_ray
 from training.desk import Desk, Job, TooLate, serve
 from training.metrics import Floats, Ids
 from training.model import Precision
@@ -39,7 +39,7 @@ from training.worker import (
 RESTARTS = 12  # of the group
 ATTEMPTS_TOGETHER = 6  # of a training that all share, as the final run
 POLL_SECONDS = 0.05
-CLOSING_SECONDS = 15.0  # until a closed group has gone
+CLOSING_SECONDS = 5.0  # at most, until a closed group has gone
 T = TypeVar("T")
 
 
@@ -155,11 +155,12 @@ class Workers:
         """Ends all workers, and what they train, so that others may have their cores and memory."""
         self._desk.close()
         self.save_all(0.0)
-        threading.Thread(target=self._sweep, name="sweep", daemon=True).start()
-
-    def _sweep(self) -> None:
         self._thread.join(CLOSING_SECONDS)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def alive(self) -> bool:
+        """Whether it can be given work."""
+        return self._thread.is_alive()
 
     def _all(self, work: Callable[[int, int], T]) -> list[T]:
         with self._lock:
@@ -197,7 +198,7 @@ class Workers:
 
     def _check(self) -> None:
         """Raises what ended the group, if it has ended."""
-        if not self._thread.is_alive():
+        if not self.alive():
             raise self._problem or RuntimeError("the workers were sent home while there was work for them")
 
 
@@ -226,14 +227,14 @@ def workers_of(compute: Compute) -> Workers:
     """This process' workers, started at the first call, in the background."""
     with _starting:
         key = compute.model_dump_json()
-        if key not in _groups:
+        if key not in _groups or not _groups[key].alive():
             _groups[key] = Workers(compute)
         return _groups[key]
 
 
 def at_hand() -> Workers | None:
     """The workers that this process has, if any."""
-    return next(iter(_groups.values()), None)
+    return next((group for group in _groups.values() if group.alive()), None)
 
 
 def save_all(seconds: float) -> None:
@@ -247,3 +248,6 @@ def release_workers() -> None:
     while _groups:
         _, group = _groups.popitem()
         group.release()
+
+
+before_stop(release_workers)
