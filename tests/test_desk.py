@@ -51,6 +51,10 @@ def dies_at_first(marks: Path, times: int, rank: int, world_size: int) -> str:
     return f"at the {tries}th"
 
 
+def loses_the_other(rank: int, world_size: int) -> None:
+    raise RuntimeError("connection reset by peer")
+
+
 def sleeps(seconds: float, rank: int, world_size: int) -> None:
     time.sleep(seconds)
 
@@ -104,6 +108,19 @@ def test_what_a_job_raises_is_raised_by_its_answer(tmp_path: Path) -> None:
             desk.answer(strange)
         with pytest.raises(ValueError, match="no memory"):
             desk.answer(shared)
+
+
+def test_who_loses_another_in_what_they_share_begins_it_anew(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    number = desk.lay(Job(loses_the_other, attempts=2))
+    for _ in range(2):
+        with workers(desk, 1) as (one,):
+            wait_for(partial(over, desk, number, one))
+            assert not desk.answered(number)
+    with workers(desk, 1):
+        wait_for(lambda: desk.answered(number))
+    with pytest.raises(WorkerDied, match="died 2 times under it, at last: connection reset"):
+        desk.answer(number)
 
 
 @pytest.mark.parametrize(("deaths", "outcome"), [(2, "at the 3th"), (3, None)])

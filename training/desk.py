@@ -85,6 +85,10 @@ class Desk:
         if job.rank is not None:
             rank, world_size = 0, 1
         result, problem = self._tried(job, number, rank, world_size)
+        if job.rank is None and isinstance(problem, RuntimeError) and not isinstance(problem, WorkerDied):
+            # As when another has died: no answer to the job. The group is started anew, and begins it again.
+            (self.folder / f"{number:06d}.problem").write_text(str(problem))
+            raise problem
         if rank == 0 or problem is not None:  # the others may wait for this one for ever
             self._write(self._answer(number).name, _pickled(result, problem))
 
@@ -93,7 +97,9 @@ class Desk:
             with (self.folder / f"{number:06d}.begun").open("ab") as begun:
                 begun.write(b".")
                 if begun.tell() > job.attempts:
-                    return None, WorkerDied(f"its worker died {job.attempts} times under it")
+                    last = self.folder / f"{number:06d}.problem"
+                    why = f", at last: {last.read_text()}" if last.exists() else ""
+                    return None, WorkerDied(f"its worker died {job.attempts} times under it{why}")
         if job.until is not None and time.time() > job.until:
             return None, TooLate("it was not over in time")
         patience = None
