@@ -34,7 +34,6 @@ DEPTHS_MEASURED = ((0.0, (1, 2)), (150.0, (1, 2, 4)), (900.0, (2, 4, 6)), (7200.
 LEAST_BUDGET_SECONDS = 240.0  # in which they are compared; the comparison takes about 4
 SHARE, LEAST_SECONDS, MOST_SECONDS = 0.003, 0.4, 2.5  # of the budget, for each measurement
 PROBE_SHARE, LONGEST_PROBE_SECONDS = 0.016, 60.0  # the same for the probe whose score is extrapolated
-WARMING_SECONDS = 0.5
 SLOWEST_STEP = 25.0  # times as long as a measurement; who takes longer is sent away
 EARLY = 1 / 3  # of the probe, at which it is looked at once more
 FIRST_STEPS = 2  # which are slow
@@ -99,7 +98,7 @@ def calibrate(
     usual = [depths for since, depths in DEPTHS_MEASURED if like_seconds >= since][-1]
     probed, depths = (PROBE_DEPTH, usual) if asked is None else (asked, (asked,))
     here = partial(Measurement, base, tokens, workers, folder)
-    here(probed, ways[0], WARMING_SECONDS)  # first steps are slow, as so much is done for the first time
+    here(probed, ways[0], seconds)  # first steps are slow, as so much is done for the first time
     longer = min(LONGEST_PROBE_SECONDS, PROBE_SHARE * like_seconds)
     first = here(probed, ways[0], seconds if text_is_known else max(2 * seconds, longer), PROBE)
     probe = scored(first, workers, SCORING_SHARE * like_seconds)
@@ -166,6 +165,7 @@ class Measurement:
         learning = base.learning.model_copy(update={"attention": attention, "compile": "off"})
         self.blueprint = at_depth(base, depth).model_copy(update={"learning": learning})
         self.depth, self.shards = depth, Shards(tokens.folder)
+        slowest = SLOWEST_STEP * seconds
         self.folder = folder / (name or f"calibration/depth-{depth}-{attention}")
         shutil.rmtree(self.folder, ignore_errors=True)  # of a run that was killed meanwhile
         workers.carry_out_together(
@@ -173,7 +173,7 @@ class Measurement:
                 folder=self.folder,
                 blueprint=self.blueprint,
                 shards=tokens.folder,
-                clock=Effort(seconds, LEAST_STEPS if name else LEAST_OTHER_STEPS),
+                clock=Effort(seconds, LEAST_STEPS if name else LEAST_OTHER_STEPS, slowest),
                 looks=(EARLY, 1.0) if name else (),
                 watched_tokens=scored_tokens(WATCHED_TOKENS, base.objective),
                 keep_model=bool(name),
@@ -183,7 +183,6 @@ class Measurement:
         events = list(read_journal(self.folder / "journal.jsonl"))
         self.steps = [event for event in events if event["event"] == "step"]
         self.looks = [event for event in events if event["event"] == "validation"]
-        slowest = SLOWEST_STEP * seconds
         if self.steps[-1]["training_seconds"] / len(self.steps) > slowest:
             raise InputError(
                 f"one step takes this machine longer than {slowest:.0f} s: set a smaller"

@@ -14,6 +14,7 @@ from training.budget import (
     Amount,
     AnyClock,
     Budget,
+    Effort,
     Replay,
     TokenCount,
     Wall,
@@ -123,6 +124,15 @@ def test_tokens_end_a_wall_clock_early() -> None:
     clock = Wall(deadline=time.time() + 1000, tokens=100)
     assert clock.progress(1, 50, 0.0) == pytest.approx(0.5)
     assert clock.progress(4, 200, 0.0) == 1.0
+
+
+def test_a_measurement_takes_its_seconds_and_its_steps_but_not_for_ever() -> None:
+    clock = Effort(2.0, steps=10, most_seconds=50.0)
+    assert clock.progress(0, 0, 0.0) == 0
+    assert clock.progress(5, 0, 3.0) == 0.5  # long enough, but too few steps
+    assert clock.progress(20, 0, 1.0) == 0.5  # the other way round
+    assert clock.progress(10, 0, 2.0) == 1
+    assert clock.progress(1, 0, 60.0) == 1  # one step that took a minute
 
 
 def test_a_token_count_knows_no_time() -> None:

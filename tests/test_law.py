@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from training.law import CAUSAL, Law, Point, gradient, log_bits
+from training.law import CAUSAL, LABELS, Law, Point, gradient, log_bits
+from training.model import hidden_parameters
 
 PLENTY = 1e12
 
@@ -48,6 +49,18 @@ def test_what_was_seen_narrows_what_is_expected_and_more_does_so_further() -> No
     assert widths[-1] < 0.06 and widths[0] > 0.3
     law = CAUSAL.informed([point(text=1e7, bits=truth)])
     assert law.bits(point(text=1e7)) == pytest.approx(truth, rel=0.01)
+
+
+def test_a_law_that_knew_little_meets_what_it_is_told() -> None:
+    text = 3.2e6
+    told = [
+        Point(hidden_parameters(1), 1.9e6, text, 0.9904, 0.01, 11_000),
+        Point(hidden_parameters(2), 9.6e6, text, 0.9365, 0.01, 11_000),
+    ]
+    law = LABELS.informed(told)
+    for point in told:
+        assert law.bits(point) == pytest.approx(point.bits, rel=0.01)
+    assert law.forecast(told[-1]).high < 1.1 * law.forecast(told[-1]).low
 
 
 def test_what_a_moment_of_training_shows_is_doubted() -> None:

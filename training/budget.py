@@ -196,12 +196,18 @@ class TokenCount:
 
 @dataclass(frozen=True)
 class Effort:
-    """Ends after so many seconds inside optimizer steps and as many steps, however long it took to get there."""
+    """Ends after so many seconds inside optimizer steps and as many steps, however long it took to get there.
+
+    After `most_seconds` inside steps it ends whatever was done: one step may take minutes.
+    """
 
     seconds: float
     steps: int = 1
+    most_seconds: float = math.inf
 
     def progress(self, step: int, tokens: int, used_seconds: float) -> float:
+        if used_seconds >= self.most_seconds:
+            return 1.0
         return min(1.0, used_seconds / self.seconds, step / self.steps)
 
 

@@ -43,7 +43,7 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._laid = len(list(folder.glob("*.job")))
+        self._laid = 0
         self._lock = threading.Lock()
 
     def lay(self, job: Job) -> int:
