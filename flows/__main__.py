@@ -80,7 +80,7 @@ def finish(
 
     stopped = launch.find_run(run_id)
     refuse_running(stopped)
-    launch.execute(_flow("finish:finish_run"), {"run_id": stopped}, None)
+    launch.execute(_flow("finish:finish_run"), {"run_id": stopped}, None, trains=False)
     launch.tell(launch.summary(stopped), as_json)
 
 

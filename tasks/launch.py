@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -54,9 +55,12 @@ def read_request(
 
 
 def execute(
-    load_flow: "Callable[[], Flow[..., Any]]", request: dict[str, Any] | None, resume: str | None
+    load_flow: "Callable[[], Flow[..., Any]]",
+    request: dict[str, Any] | None,
+    resume: str | None,
+    trains: bool = True,
 ) -> str:
-    """Runs the flow here, drawn on the terminal; the flow run's id.
+    """Runs the flow here, drawn on the terminal; the flow run's id. For one that `trains`, Ray starts beside it.
 
     Raises InputError for what the user can mend, KeyboardInterrupt when told to stop, and whatever
     the flow fails with.
@@ -64,9 +68,15 @@ def execute(
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     signal.signal(signal.SIGTERM, _interrupt)
     interrupted = find_run(resume) if resume else None
+    if not trains:
+        return _execute(load_flow, request, interrupted)
     from tasks.ray_session import start_ray, stop_ray
 
-    threading.Thread(target=start_ray, name="ray-start", daemon=True).start()
+    def start() -> None:
+        with suppress(Exception):  # who needs Ray meets it again, and says so
+            start_ray()
+
+    threading.Thread(target=start, name="ray-start", daemon=True).start()
     try:
         return _execute(load_flow, request, interrupted)
     finally:
