@@ -23,7 +23,7 @@ from tasks.outbox import Courier
 from tasks.planned import Plan, seconds_per_token
 from tasks.recipe import check_together
 from tasks.recleaned import Recleaned
-from tasks.settle import scored_tokens, uncompiled
+from tasks.settle import STEP_PASSES, scored_tokens, uncompiled
 from tasks.shares import (
     END_SECONDS,
     END_SHARE,
@@ -37,7 +37,7 @@ from tasks.source import Source
 from tasks.study import Search
 from tasks.techniques import CLEANINGS, Variant, added, in_turn, settled_precision
 from tasks.telemetry import Stage, log, stage
-from tasks.timing import FORWARD_SHARE, STEPS_SHARE
+from tasks.timing import STEPS_SHARE
 from tasks.train import LOOKS
 from tasks.workers import release_workers, side_by_side, workers_of
 from tasks.worth import RECIPE, WhatPays, keep
@@ -68,7 +68,7 @@ def check_comparison(
     for a budget that cannot suffice, whatever the preparations take.
     """
     bare = Blueprint(model=model, objective=objective, learning=learning, vocabulary=512)
-    bare = settled_precision(bare, "cuda" if compute.on_gpu() else "cpu")
+    bare = settled_precision(bare, compute.device_type)
     adding, removing = added(bare, also), in_turn(bare)
     for variant in adding:
         other = variant.blueprint
@@ -109,7 +109,7 @@ class Comparing:
         self, plan: Plan, tokens: Tokens, recleaned: Recleaned, also: tuple[str, ...], seeds: int
     ) -> None:
         self.plan, self.clock, self.workers = plan, plan.clock, workers_of(plan.compute).size
-        self.device = "cuda" if plan.compute.on_gpu() else "cpu"
+        self.device = plan.compute.device_type
         self.own_tokens, self.tokens, self.left_out = tokens, dict(recleaned.tokens), dict(recleaned.left_out)
         base = settled_precision(uncompiled(plan.blueprint), self.device)
         count = 1 + len(in_turn(base)) + len(self.tokens) + len(set(also))
@@ -127,7 +127,7 @@ class Comparing:
         self.variants = self._variants(at_depth(base, self.depth), also)
         rate = 1 / seconds_per_token(plan.calibration.rates, self.depth) / self.workers
         least, most = WATCHED_TOKENS
-        affordable = LOOK_SHARE * self.seconds * rate / FORWARD_SHARE
+        affordable = LOOK_SHARE * self.seconds * rate * STEP_PASSES
         self.watched = scored_tokens(int(min(most, max(least, affordable))), base.objective)
         self.outcomes: dict[tuple[str, int], Outcome | None] = {}
         self._lock = threading.Lock()

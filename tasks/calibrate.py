@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tasks.artifacts import InputError, Tokens
 from tasks.generate import load
-from tasks.settle import PASSES, scored_tokens
+from tasks.settle import PASSES, STEP_PASSES, scored_tokens
 from tasks.telemetry import Stage
 from tasks.workers import Workers
 from training.attention import NAME as BLOCKWISE
@@ -40,7 +40,6 @@ FIRST_STEPS = 2  # which are slow
 LEAST_STEPS, LEAST_OTHER_STEPS = 10, 6  # of the probe, and of a measurement; their speed varies twofold
 WATCHED_TOKENS = 16_384  # of the validation split
 SCORING_SHARE = 0.008  # of the budget, to score the probe on the test split
-STEP_PASSES = 3  # forward passes that take as long as a step of training (Kaplan et al. 2020, section 2.1)
 PIECE = 4  # contexts; the test split is scored in pieces so long, as most of its windows have something before them
 
 

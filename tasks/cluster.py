@@ -29,6 +29,11 @@ class Compute(Section):
         """Whether workers get a GPU each."""
         return self.device == "cuda" or (self.device == "auto" and torch.cuda.is_available())
 
+    @property
+    def device_type(self) -> Literal["cpu", "cuda"]:
+        """As torch names what workers train on."""
+        return "cuda" if self.on_gpu() else "cpu"
+
     def count(self) -> int:
         """Workers, settled. Raises InputError where the machine or cluster has not that many cores or GPUs."""
         where = "this machine has"

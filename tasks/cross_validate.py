@@ -17,13 +17,12 @@ from prefect import task
 from pydantic import BaseModel, ConfigDict
 
 from tasks.artifacts import Folds, Splits, Tokens, once_a_run
-from tasks.calibrate import STEP_PASSES
 from tasks.children import log_child
 from tasks.fold_scores import NAIVE, compare, describe, held_out_ratio, summarise
 from tasks.home import run_folder
 from tasks.outbox import Status
 from tasks.planned import Plan
-from tasks.settle import PASSES, scored_tokens, uncompiled
+from tasks.settle import PASSES, STEP_PASSES, scored_tokens, uncompiled
 from tasks.split import Validation, fold_trainings
 from tasks.telemetry import Stage, log, stage
 from tasks.workers import side_by_side, workers_of
@@ -86,7 +85,7 @@ def train_fold(
         held_out_tokens=tokens_to_score(plan, blueprint.objective, seconds),
         scored_by=deadline + SCORING_SHARE / TRAINING_SHARE * seconds if deadline < math.inf else None,
         peak_flops=plan.calibration.peak_flops,
-        device="cuda" if plan.compute.on_gpu() else "cpu",
+        device=plan.compute.device_type,
     )
     outcome = workers_of(plan.compute).carry_out(assignment, until=end)
     first = next((e["time"] for e in read_journal(folder / "journal.jsonl") if e["event"] == "step"), 0.0)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-import transformers
 from tokenizers.decoders import DecodeStream
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
@@ -16,6 +15,7 @@ from transformers.utils import logging
 from tasks import home, tracking
 from tasks.artifacts import InputError, content_key, stored, storing
 from tasks.heads import USES, head_of
+from training.pretrained import load_saved
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,12 +37,9 @@ def load(
     """
     logging.disable_progress_bar()
     local = {"trust_remote_code": False, "local_files_only": True}
-    use = USES[head_of(AutoConfig.from_pretrained(model_folder, **local))]
-    model = getattr(transformers, use.auto_class).from_pretrained(
-        model_folder, use_safetensors=True, attn_implementation="eager", dtype=torch.float32, **local
-    )
+    model = load_saved(model_folder, head_of(AutoConfig.from_pretrained(model_folder, **local)))
     tokenizer = AutoTokenizer.from_pretrained(model_folder, **local)
-    return model.to(device or best_device()).eval(), tokenizer
+    return model.to(device or best_device()), tokenizer
 
 
 def start_token(tokenizer: PreTrainedTokenizerBase) -> int:

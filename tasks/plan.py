@@ -137,7 +137,7 @@ class Deciding:
 
     def settled(self, base: Blueprint, depth: int, seconds: float) -> tuple[Learning, dict[str, str]]:
         """The learning with what machine and memory decide, and the reasons; `seconds` are the final run's."""
-        learning, device = base.learning, "cuda" if self.compute.on_gpu() else "cpu"
+        learning, device = base.learning, self.compute.device_type
         compiled, why = compile_or_not(learning.compile, self.compute.on_gpu(), seconds)
         settled: dict[str, Any] = {"compile": compiled, "attention": self.calibration.attention}
         reasons = {"compile": why}

@@ -17,6 +17,7 @@ from training.law import Forecast, Law, Point
 from training.model import hidden_parameters
 
 BEYOND_POWER = 0.9  # of the weights, that a token's cost goes with beyond what was measured; 1 is FLOPs alone
+LATE_TRIAL = 1.3  # times its seconds, after which a trial ends whatever it has seen
 
 
 class Plan(Record):
@@ -85,11 +86,21 @@ class Plan(Record):
         at = self.depths.index(self.trial_depth)
         return self.depths[max(0, at - 1) : at + 2]
 
-    def trial_clock(self, done: float = 0.0) -> Wall | TokenCount:
-        """The clock of a trial that starts now, or goes on after a share of it is done."""
+    def trial_clock(self, depth: int, done: float = 0.0, alike: bool = True) -> Wall | TokenCount:
+        """The clock of a trial of a depth that starts now, or goes on after a share of it is done.
+
+        Trials whose steps cost `alike` end after the tokens that are foreseen for their time, unless they
+        take much longer: settings are compared, not how busy the machine was. Others have equal times.
+        """
         if self.trial_tokens:
             return TokenCount(self.trial_tokens)
-        return Wall(time.time() + (1 - done) * self.trial_seconds)
+        seconds = (1 - done) * self.trial_seconds
+        if not alike:
+            return Wall(time.time() + seconds)
+        final = self.blueprint.model.settled_depth() or self.trial_depth
+        rate = self.tokens_per_second * self._cost(final) / self._cost(depth)
+        tokens = int(self.trial_seconds * STEPS_SHARE * rate / self.workers)
+        return Wall(time.time() + LATE_TRIAL * seconds, tokens)
 
     def final_clock(self) -> Wall | TokenCount:
         """The clock of the final run."""

@@ -14,6 +14,7 @@ from training.pretrained import folder_of, read_config
 
 # How often a token passes through the model to be scored, see training.metrics; texts come in windows
 # that overlap by half.
+STEP_PASSES = 3  # forward passes that take as long as a step of training (Kaplan et al. 2020, section 2.1)
 PASSES: dict[Head, float] = {"causal": 2.0, "masked": 2.0 * MASKED_PASSES, "classification": 1.0}
 BATCH_TOKENS = 2048  # a worker; a step of less does not fill a core, see DECISIONS
 GPU_BATCH_TOKENS = 32_768  # by eye: no GPU was at hand

@@ -13,12 +13,11 @@ from tasks.calibrate import Calibration
 from tasks.clock import Clock
 from tasks.division import Division
 from tasks.evidence import Earlier
-from tasks.settle import PASSES
+from tasks.settle import PASSES, STEP_PASSES
 from training.model import hidden_parameters
 from training.objectives import Objective
 
 STEPS_SHARE = 0.97  # of a final run's time, that steps take; the rest are looks at validation, measured
-FORWARD_SHARE = 1 / 3  # of a training step's time that a forward pass takes
 SAMPLES_SECONDS, REGISTER_SECONDS, EXIT_SECONDS = 4.0, 3.0, 2.5  # completions and plots; MLflow; measured
 EVALUATION_SHARE = 0.06  # of the budget, at most; a sample of the test split is scored if it takes longer
 SLACK_SHARE, LEAST_SLACK_SECONDS = 0.004, 0.8  # of the budget, for what no plan foresees
@@ -67,7 +66,7 @@ def judging(
 
     Earlier runs on this machine and text say it best; a champion is scored again, which doubles the scoring.
     """
-    scoring = tokens.tokens["test"] * PASSES[objective.head] * FORWARD_SHARE / rate
+    scoring = tokens.tokens["test"] * PASSES[objective.head] / STEP_PASSES / rate
     limit = min(EVALUATION_SHARE * budget_seconds, 1.5 * scoring + 1.0)
     expected = min(scoring, limit)
     known = [

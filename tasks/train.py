@@ -89,7 +89,7 @@ def train_final(blueprint: Blueprint, plan: Plan, tokens: Tokens) -> Trained:
             checkpoint_seconds=CHECKPOINT_SECONDS,
             peak_flops=plan.calibration.peak_flops,
             keep_model=True,
-            device="cuda" if plan.compute.on_gpu() else "cpu",
+            device=plan.compute.device_type,
             least_seconds=LEAST_SECONDS,
         )
         told = Shown(folder, blueprint.objective.unit, shown)

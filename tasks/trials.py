@@ -36,14 +36,22 @@ CONFIRMED_WITH = 1  # added to the seed; the winner must win again
 
 @task(name="Trial", task_run_name="trial-{name}-to-{until:.0%}", cache_policy=NO_CACHE)
 def train_trial(
-    plan: Plan, tokens: Tokens, name: str, blueprint: Blueprint, done: float, until: float, latency: bool
+    plan: Plan,
+    tokens: Tokens,
+    name: str,
+    blueprint: Blueprint,
+    done: float,
+    until: float,
+    alike: bool,
+    latency: bool,
 ) -> Outcome:
-    """Trains a trial on a warm worker from where it stood to its next rung."""
+    """Trains a trial on a warm worker from where it stood to its next rung; `alike`: as dear as the others."""
+    depth = blueprint.model.settled_depth() or plan.trial_depth
     assignment = Assignment(
         folder=run_folder(plan.clock.run_id) / "trials" / name,
         blueprint=blueprint,
         shards=tokens.folder,
-        clock=plan.trial_clock(done),
+        clock=plan.trial_clock(depth, done, alike),
         looks=RUNGS,
         watched_tokens=scored_tokens(WATCHED_TOKENS, blueprint.objective),
         checkpoint_seconds=math.inf,  # where it pauses, and nowhere else
@@ -51,7 +59,7 @@ def train_trial(
         peak_flops=plan.calibration.peak_flops,
         measure_latency=latency,
         keep_model=until == 1.0,  # for whoever finishes the run early
-        device="cuda" if plan.compute.on_gpu() else "cpu",
+        device=plan.compute.device_type,
     )
     return workers_of(plan.compute).carry_out(assignment)
 
@@ -156,9 +164,11 @@ class Searching:
         """Trains a stretch, and tells the study."""
         started, state, outcome = time.time(), TrialState.FAIL, None
         latency = self.search.second == "latency"
+        alike = not self.choices  # an optimizer or a context may cost what it wins
+        place = (job.done, RUNGS[job.rung])
         try:
             outcome = train_trial(
-                self.plan, self.tokens, job.name, job.blueprint, job.done, RUNGS[job.rung], latency
+                self.plan, self.tokens, job.name, job.blueprint, *place, alike=alike, latency=latency
             )
             whole = job.rung == len(RUNGS) - 1
             state = TrialState.COMPLETE if whole else TrialState.RUNNING

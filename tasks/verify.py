@@ -253,7 +253,7 @@ def verify_resume(run_id: str, steps: int, kills: int, as_json: bool) -> bool:
         looks=(0.5, 1.0) if plan.tokens.tokens["validation"] else (),
         watched_tokens=WATCHED_TOKENS,
         keep_model=True,
-        device="cuda" if plan.compute.on_gpu() else "cpu",
+        device=plan.compute.device_type,
     )
     with StageLines():
         checks = prove(assignment, kills, blueprint.seed)

@@ -48,7 +48,7 @@ class Workers:
 
     def __init__(self, compute: Compute) -> None:
         self.size = compute.count()
-        self.device = "cuda" if compute.on_gpu() else "cpu"
+        self.device = compute.device_type
         self.folder = store("workers") / f"{time.time_ns()}"
         self._desk = Desk(self.folder)
         self._last: list[int | None] = [None] * self.size  # the job that each was given last

@@ -200,7 +200,9 @@ def test_a_budget_of_tokens_keeps_no_clock() -> None:
         (plan.final_tokens or 0) + 4 * (plan.fold_tokens or 0) + plan.search_trials * (plan.trial_tokens or 0)
     )
     assert spent == pytest.approx(60e6, rel=0.02)
-    assert isinstance(plan.final_clock(), TokenCount) and isinstance(plan.trial_clock(), TokenCount)
+    assert isinstance(plan.final_clock(), TokenCount) and isinstance(
+        plan.trial_clock(plan.trial_depth), TokenCount
+    )
     assert isinstance(planned("5m").final_clock(), Wall)
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
 
@@ -286,3 +288,15 @@ def test_a_search_that_would_not_hold_one_trial_is_left_out_with_the_numbers() -
     plan = planned("90s", search=Search(share=0.1))
     assert plan.search_seconds == 0
     assert "would not hold one trial of 12 s" in plan.reasons["search"]
+
+
+def test_trials_that_cost_alike_count_tokens_and_others_have_equal_times() -> None:
+    plan = planned("20m", search=Search(share=0.3))
+    shallow, own = (plan.trial_clock(depth) for depth in (1, plan.trial_depth))
+    assert isinstance(shallow, Wall) and isinstance(own, Wall)
+    assert own.tokens and shallow.tokens and own.tokens < shallow.tokens
+    late = own.deadline - time.time()
+    assert plan.trial_seconds < late < 1.5 * plan.trial_seconds
+    timed = plan.trial_clock(1, alike=False)
+    assert isinstance(timed, Wall) and timed.tokens is None
+    assert timed.deadline - time.time() == pytest.approx(plan.trial_seconds, abs=1)

@@ -13,6 +13,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from training.architectures import (
     CLASSES,
+    Head,
     Shape,
     check_head,
     checked_family,
@@ -40,6 +41,22 @@ class Loaded(NamedTuple):
     model: PreTrainedModel
     newly_made: tuple[str, ...]  # tensors that the checkpoint lacks, or has in another shape
     left_out: tuple[str, ...]  # tensors of the checkpoint that the model has no place for
+
+
+def load_saved(folder: Path, head: Head) -> PreTrainedModel:
+    """A Hugging Face folder's model, to be used and not trained: safetensors only, and none of its own code.
+
+    Raises OSError or ValueError where the folder holds none with such a head.
+    """
+    model: PreTrainedModel = CLASSES[head].from_pretrained(
+        folder,
+        attn_implementation="eager",
+        dtype=torch.float32,
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
+    )
+    return model.eval()
 
 
 class Pretrained(Choice):

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 from transformers.utils import logging as transformers_logging
 
 from training.blueprint import Blueprint
@@ -27,6 +26,7 @@ from training.loop import Summary, train
 from training.metrics import Floats, Ids
 from training.model import Precision, autocast, has_fast_bf16
 from training.objectives import CausalLanguageModel, MaskedLanguageModel
+from training.pretrained import load_saved
 from training.watch import Watch
 
 STOP = "stop"  # in a training's folder: end early
@@ -202,16 +202,8 @@ def opened(
     folder: Path, objective: CausalLanguageModel | MaskedLanguageModel, device: str
 ) -> torch.nn.Module:
     """The language model of a Hugging Face folder, to score with; a worker keeps the last one."""
-    kinds = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}
-    model = kinds[objective.head].from_pretrained(
-        folder,
-        attn_implementation="eager",
-        dtype=torch.float32,
-        use_safetensors=True,
-        trust_remote_code=False,
-        local_files_only=True,
-    )
-    return model.to(device).eval()  # type: ignore[no-any-return]
+    model: torch.nn.Module = load_saved(folder, objective.head).to(device)
+    return model
 
 
 def score_windows(
