@@ -89,11 +89,13 @@ def _execute(
     with start_prefect_server() as server:
         flow = load_flow()  # imports torch and all that, while the servers start
         from tasks.terminal import StageLines
+        from tasks.workers import workers_of
 
         if request is not None:
             parameters = check_parameters(flow.fn, request)
             if TOGETHER[0] in parameters:
                 check_together(*(parameters[name] for name in TOGETHER))
+                workers_of(parameters["compute"])  # they start up while the server does
             server.wait()
             run = _new_run(flow, parameters)
         else:

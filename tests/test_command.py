@@ -42,9 +42,9 @@ def shoestring(*words: str, home: Path, **options: float) -> subprocess.Complete
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--budget", "0"], "the smallest that can work is 45s"),
+        (["--budget", "0"], "the smallest that can work is 60s"),
         (["--budget", "5 parsecs"], "such as 90s, 5m or 1h30m"),
-        (["--budget", "1s"], "the smallest that can work is 45s"),
+        (["--budget", "1s"], "the smallest that can work is 60s"),
         (["no-such-recipe"], "give a YAML file, or one of"),
         (["--set", "nonsense"], "write section.field=value"),
         (["--resume", "last"], "there is no one run"),
@@ -60,7 +60,7 @@ def test_what_cannot_work_is_said_at_once(words: list[str], message: str, tmp_pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["ablate", "--budget", "1s"], "the smallest that can work is 45s"),
+        (["ablate", "--budget", "1s"], "the smallest that can work is 60s"),
         (["frontier", "--budgets", "1m2m"], "put commas between several"),
         (["frontier", "--budgets", "2m"], "give two or more"),
     ],

@@ -14,7 +14,7 @@ from training.journal import read_journal
 if TYPE_CHECKING:
     import torch
 
-SMALLEST_BUDGET_SECONDS = 45  # below this, starting and judging leave nothing to train with; measured
+SMALLEST_BUDGET_SECONDS = 60  # below this, starting and judging leave nothing to train with; measured
 PEAK_SECONDS = 0.2  # for measuring what matrix products reach
 UNITS_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 COUNTED = re.compile(r"\s*(\d+(?:\.\d+)?(?:[eE]\+?\d+)?)\s*([kKMGTPE]?)\s*(tok|tokens?|flops?|FLOPs?)\s*")
