@@ -123,6 +123,8 @@ def _earlier(
     here = f"{machine()}, {compute.count()} workers"
     wanted = {name: value_of(learning, name.removeprefix("learning.")) for name in DECISIVE}
     wanted = {name: value if isinstance(value, str) else json.dumps(value) for name, value in wanted.items()}
+    if learning.dropout is None:  # each run has what suits its length
+        del wanted["learning.dropout"]
     found = [_read(run, tokens, here, wanted) for run in runs]
     from tasks.register import champion_of
 

@@ -39,6 +39,7 @@ DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # Ray would let every other process go first; the budget runs on
     "TOKENIZERS_PARALLELISM": "true",
+    "TRANSFORMERS_VERBOSITY": "error",  # it warns of kernels that only a GPU has
 }
 
 

@@ -18,7 +18,7 @@ from tasks.home import run_folder
 from tasks.memory import depths_that_fit, memory_bytes, micro_batch
 from tasks.outbox import Courier, Letter
 from tasks.planned import Plan, seconds_per_token
-from tasks.settle import compile_or_not, settle
+from tasks.settle import compile_or_not, dropout_rule, settle
 from tasks.split import fold_trainings
 from tasks.study import Search
 from tasks.telemetry import stage
@@ -146,6 +146,10 @@ class Deciding:
             settled["micro_batch_tokens"] = fits
             if fits:
                 reasons["micro_batch_tokens"] = "planner: memory does not hold a worker's whole batch"
+        if learning.dropout is None:
+            share = 1.0 if self.clock.amount.unit == "seconds" else FINAL_GUESS
+            passes = self.seen(depth, seconds, share) / self.tokens.tokens["train"]
+            settled["dropout"], reasons["dropout"] = dropout_rule(base.objective, passes)
         return learning.model_copy(update=settled), reasons
 
     def plan(self, reasons: dict[str, str] | None = None) -> Plan:

@@ -24,6 +24,7 @@ CONTEXTS = (
     (36_000.0, 1024),
 )  # from so many seconds on; 256 measured, the rest by eye
 GPU_CONTEXT = 1024  # by eye
+DROPOUT, DROPOUT_PASSES = 0.1, 4.0  # from so many passes over the text on; measured, see DECISIONS
 WHOLE_SHARE = 0.99  # of documents to classify that the context holds whole
 COMPILE_SECONDS = (
     300.0  # of a final run on a GPU, from which on compiling pays; on a CPU it does not, see FACTS
@@ -50,6 +51,18 @@ def settle(
     settled = {"batch_tokens": batch, "context": context}
     reasons = {"context": why_context, "batch_tokens": why_batch}
     return learning.model_copy(update=settled), reasons
+
+
+def dropout_rule(objective: Objective, passes: float) -> tuple[float, str]:
+    """How much to drop in a training that passes over its text so often, and why."""
+    seen = f"planner: the text is seen {passes:.1f} times"
+    if objective.head == "masked":
+        return 0.0, f"{seen}, with other tokens hidden each time"
+    if objective.head == "classification":
+        return 0.0, "planner: it did not help classifiers in our trials"
+    if passes < DROPOUT_PASSES:
+        return 0.0, f"{seen}; dropout helps from about {DROPOUT_PASSES:.0f} on"
+    return DROPOUT, f"{seen}, and dropout keeps it from being learned by heart"
 
 
 def context_rule(

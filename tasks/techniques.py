@@ -47,12 +47,12 @@ class Variant(NamedTuple):
 
 
 def set_to(field: str, plain: Any) -> Without:
-    """Takes out a technique that one field turns: it is not in use where the field is `plain`, or is not there."""
+    """Takes out a technique that one field turns: it is not in use where the field is `plain`, empty or not there."""
     *path, last = field.split(".")
 
     def without(blueprint: Blueprint) -> Blueprint | None:
         section: Section = value_of(blueprint, ".".join(path))
-        if last not in type(section).model_fields or getattr(section, last) == plain:
+        if last not in type(section).model_fields or getattr(section, last) in (plain, None):
             return None
         return with_fields(blueprint, {field: plain})
 

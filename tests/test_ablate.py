@@ -85,8 +85,8 @@ def test_at_the_door_there_is_something_to_compare_and_time_for_it() -> None:
         check(BARE)
     with pytest.raises(InputError, match=r"did you mean .learning\.dropout"):
         check(BARE, ("learning.dropot=0.1",))
-    with pytest.raises(InputError, match=r"dropout=0.*: the recipe has that already"):
-        check(BARE, ("learning.dropout=0",))
+    with pytest.raises(InputError, match=r"l1=0.*: the recipe has that already"):
+        check(BARE, ("learning.l1=0",))
     with pytest.raises(InputError, match="fp16"):
         check(BARE, ("learning.precision=fp16",))
     with pytest.raises(InputError, match=r"give at least \dm"):

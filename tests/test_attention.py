@@ -6,7 +6,9 @@ from training.model import Scratch, Shape
 
 
 def logits_and_gradient(kind: str, tokens: torch.Tensor, bf16: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    model = Scratch(depth=2).build(Shape(vocabulary=97, context=320, attention=kind), seed=0)
+    model = Scratch(family="nanochat", depth=2).build(
+        Shape(vocabulary=97, context=320, attention=kind), seed=0
+    )
     torch.manual_seed(1)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.05)

@@ -2,19 +2,23 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from tasks.artifacts import InputError
 from tasks.calibrate import attentions, calibrate
 from tasks.cluster import Compute
+from tasks.generate import load
 from tasks.ray_session import stop_ray
 from tasks.telemetry import stage
 from tasks.workers import release_workers, workers_of
 from tests import tiny_run
 from tests.test_plan import some_tokens
 from tests.tiny_shards import tiny_blueprint, write_shards
-from training.model import Scratch
-from training.objectives import MaskedLanguageModel
+from training.metrics import score_documents
+from training.model import Scratch, autocast
+from training.objectives import CausalLanguageModel, MaskedLanguageModel
 
 
 def test_what_is_compared_depends_on_model_device_and_time() -> None:
@@ -50,7 +54,7 @@ def test_real_workers_are_measured_once_and_a_cluster_says_how_many_it_has(
             assert found.probe.test_error == 0  # all of so small a split is scored
             release_workers()  # who asks again is told what was measured, without workers
             assert calibrate(tiny_blueprint(), tokens, workers, fresh_home, 300, shown) == found
-            workers = workers_of(Compute(workers=1))
+            workers = workers_of(Compute(workers=2))
             known = calibrate(
                 tiny_blueprint(),
                 tokens,
@@ -62,6 +66,11 @@ def test_real_workers_are_measured_once_and_a_cluster_says_how_many_it_has(
                 ("eager", "prior run x"),
             )
             assert (known.attention, known.attention_reason) == ("eager", "prior run x")
+            model = tiny_run.write_model(fresh_home / "model", steps=3)
+            documents = [np.array([0, *range(40, 60 + 9 * size)]) for size in range(4)]
+            scored = workers.score(model, CausalLanguageModel(), documents, 32, None)
+            alone = score_documents(load(model)[0], documents, 32, autocast(torch.device("cpu")))
+            assert scored == pytest.approx(alone, rel=1e-6)
             assert known.probe.tokens < found.probe.tokens
         monkeypatch.setenv("RAY_ADDRESS", "auto")
         with pytest.raises(InputError, match=r"the cluster at RAY_ADDRESS has \d+ cores: ask for at most"):

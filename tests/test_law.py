@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.law import CAUSAL, LABELS, Law, Point, gradient, log_bits
+from training.law import CAUSAL, LABELS, NOISE, Law, Point, gradient, log_bits
 from training.model import hidden_parameters
 
 PLENTY = 1e12
@@ -84,9 +84,9 @@ def test_nine_of_ten_texts_drawn_from_the_prior_end_inside_the_interval() -> Non
     for _ in range(300):
         constants = dice.multivariate_normal(mean, covariance)
         probe, final = point(0.4e6, 9e5), point(1.3e6, 1e7)
-        seen = float(np.exp(log_bits(constants, probe) + dice.normal(0, 0.008)))
+        seen = float(np.exp(log_bits(constants, probe) + dice.normal(0, NOISE)))
         found = CAUSAL.informed([probe._replace(bits=seen)]).forecast(final)
-        came = float(np.exp(log_bits(constants, final) + dice.normal(0, 0.008)))
+        came = float(np.exp(log_bits(constants, final) + dice.normal(0, NOISE)))
         inside += found.low <= came <= found.high
     assert 0.84 < inside / 300 < 0.96
 

@@ -12,11 +12,12 @@ from tasks.clock import Clock, make_clock
 from tasks.cluster import Compute
 from tasks.evidence import Earlier, Evidence
 from tasks.home import run_folder
-from tasks.memory import depths_that_fit, least_bytes
+from tasks.memory import FILLED, depths_that_fit, least_bytes, micro_batch
 from tasks.plan import DEPTHS, Deciding
 from tasks.planned import Plan, seconds_per_token
-from tasks.settle import compile_or_not, context_rule, scored_tokens
+from tasks.settle import DROPOUT, compile_or_not, context_rule, scored_tokens
 from tasks.study import Search
+from tasks.timing import EXIT_SECONDS
 from tests.tiny_shards import write_shards
 from training.blueprint import Blueprint, Learning
 from training.budget import TokenCount, Wall
@@ -160,7 +161,7 @@ def test_the_forecast_is_narrower_and_nearer_where_this_text_was_trained_on_befo
 def test_speeds_and_times_of_earlier_runs_are_believed() -> None:
     told = planned(depth=3, evidence=Evidence(runs=(FIRST_RUN,), champion=False))
     assert told.tokens_per_second == pytest.approx(0.9 * planned(depth=3).tokens_per_second)
-    assert told.judging.seconds == pytest.approx(9.0 + 2.5)
+    assert told.judging.seconds == pytest.approx(9.0 + EXIT_SECONDS)
     elsewhere = FIRST_RUN.model_copy(update={"same_machine": False})
     strange = planned(depth=3, evidence=Evidence(runs=(elsewhere,), champion=False))
     assert strange.tokens_per_second == planned(depth=3).tokens_per_second
@@ -191,6 +192,17 @@ def test_where_text_is_short_more_time_does_not_help_and_the_plan_says_so() -> N
     short = planned("2d", some_tokens(train_tokens=30_000))
     assert "more text will" in short.rows()[-1]["value"]
     assert "four times the budget" in planned("5m").rows()[-1]["value"]
+
+
+def test_where_text_is_seen_often_something_is_dropped_unless_the_user_says_how_much() -> None:
+    once, often = planned("2m"), planned("20m", some_tokens(train_tokens=300_000))
+    assert once.blueprint.learning.dropout == 0 and "helps from about 4 on" in once.reasons["dropout"]
+    assert often.blueprint.learning.dropout == DROPOUT and "learned by heart" in often.reasons["dropout"]
+    mine = base().model_copy(update={"learning": base().learning.model_copy(update={"dropout": 0.0})})
+    kept = planned("20m", some_tokens(train_tokens=300_000), blueprint=mine)
+    assert kept.blueprint.learning.dropout == 0 and "dropout" not in kept.reasons
+    counted = planned("60M tokens", some_tokens(train_tokens=3_000_000))
+    assert counted.blueprint.learning.dropout == DROPOUT
 
 
 def test_a_budget_of_tokens_keeps_no_clock() -> None:
@@ -247,6 +259,17 @@ def test_a_model_that_cannot_fit_is_refused_with_the_numbers() -> None:
     assert fitting == tuple(depth for depth in DEPTHS if depth <= 12)
     with pytest.raises(InputError, match="cannot fit"):
         depths_that_fit(base(), DEPTHS, "cpu", 1e6)
+
+
+def test_a_batch_that_memory_does_not_hold_is_taken_in_parts() -> None:
+    large = Blueprint(
+        model=Scratch(depth=4), learning=Learning(context=256, batch_tokens=32_768), vocabulary=1024
+    )
+    one, eight = least_bytes(large, "cpu"), least_bytes(large, "cpu", rows=8)
+    assert micro_batch(large, 2, "cpu", 1e12) is None
+    parts = micro_batch(large, 2, "cpu", eight / FILLED * 1.01)
+    assert parts == 8 * 256 and 32_768 // 2 % parts == 0
+    assert micro_batch(large, 2, "cpu", one) == 256  # a row is the least there is
 
 
 def test_judging_fits_into_what_is_reserved_for_it() -> None:

@@ -82,7 +82,7 @@ def test_recipes_that_need_nothing_else_fit_together(name: str) -> None:
     ("name", "setting", "hint"),
     [
         ("masked-text", "model.family=nanochat", "no masked head.*such as modernbert, bert"),
-        ("python-code", "model.family=bert", "no causal head.*such as nanochat"),
+        ("python-code", "model.family=bert", "no causal head.*such as lfm2"),
         ("classify", "model.family=nanochat", "no classification head"),
         ("classify", "model={kind: pretrained, name: ./nowhere}", "no folder ./nowhere"),
         ("classify", "compute.workers=999", "ask for at most"),

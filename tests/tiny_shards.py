@@ -47,7 +47,7 @@ def tiny_blueprint(**learning: object) -> Blueprint:
     """One layer of 64, context 32, four rows a step."""
     settled = Learning.model_validate({"context": 32, "batch_tokens": 128, "precision": "fp32", **learning})
     return Blueprint(
-        model=Scratch(depth=1),
+        model=Scratch(family="nanochat", depth=1),  # which packs by documents and can be cut by tensors
         learning=settled,
         vocabulary=258,
         start_token=START,

@@ -24,7 +24,7 @@ from transformers.models.auto.modeling_auto import (
 
 Head = Literal["causal", "masked", "classification"]
 # Those whose sizes were looked at; every other architecture keeps its own proportions.
-PRESETS = ("nanochat", "llama", "qwen3", "gpt2", "lfm2", "mamba2", "modernbert", "bert")
+PRESETS = ("lfm2", "nanochat", "llama", "qwen3", "gpt2", "mamba2", "modernbert", "bert")
 CLASSES: dict[Head, Any] = {
     "causal": AutoModelForCausalLM,
     "masked": AutoModelForMaskedLM,
@@ -121,7 +121,10 @@ def packs(family: str) -> bool:
 def check_packing(family: str, packing: str) -> None:
     """Raises ValueError where rows are packed by documents and this family cannot keep those apart."""
     if packing == "documents" and not packs(family):
-        raise ValueError(f"learning.packing is documents, but {family} looks beyond a document: use blocks")
+        raise ValueError(
+            f"learning.packing is documents, but {family} looks beyond a document: use blocks, or a model.family"
+            " such as nanochat"
+        )
 
 
 def config_of(family: str, depth: int, shape: Shape) -> PreTrainedConfig:
@@ -203,8 +206,8 @@ def sizes_of(family: str, depth: int, context: int) -> dict[str, Any]:
         sizes["num_key_value_heads"] = heads
     if family in ("llama", "qwen3"):
         sizes["head_dim"] = HEAD_WIDTH
-    if family == "lfm2":  # every third layer attends, counted from the last
-        attends = [(depth - 1 - layer) % 3 == 0 for layer in range(depth)]
+    if family == "lfm2":  # every third layer attends, counted from the last, but not the first one
+        attends = [(depth - 1 - layer) % 3 == 0 and (layer > 0 or depth == 1) for layer in range(depth)]
         sizes["layer_types"] = ["full_attention" if attend else "conv" for attend in attends]
         sizes["block_auto_adjust_ff_dim"] = False
         sizes["rope_parameters"] = {"rope_type": "default", "rope_theta": SHORT_THETA}

@@ -50,11 +50,12 @@ class Learning(Section):
         default="blocks",
         description="Rows are full either way, without padding. With documents, attention ends where a document does.",
     )
-    dropout: Annotated[float, Tune(0.0, 0.3)] = Field(
-        default=0.0,
+    dropout: Annotated[float | None, Tune(0.0, 0.3)] = Field(
+        default=None,
         ge=0,
         lt=1,
-        description="Share of what each layer says that is left out, at random: helps where text is seen many times.",
+        description="Share of what each layer says that is left out, at random: helps where text is seen many times."
+        " Empty: planned, by how often it is.",
     )
     l1: float = Field(
         default=0.0,
@@ -160,7 +161,7 @@ class Blueprint(Section):
             mask_token=self.mask_token,
             pad_token=self.start_token,
             labels=self.labels,
-            dropout=self.learning.dropout,
+            dropout=self.learning.dropout or 0.0,
             attention=attention,
             activation_checkpointing=self.learning.activation_checkpointing,
         )

@@ -51,9 +51,10 @@ class Scratch(Choice):
 
     kind: Literal["scratch"] = "scratch"
     family: Annotated[str, AfterValidator(checked_family)] = Field(
-        default="nanochat",
+        default="lfm2",
         description=f"Architecture. With sizes of ours: {', '.join(PRESETS)}, of which modernbert and bert are "
-        "masked models; nanochat learned fastest in our trials. Any other that transformers has, by its name there.",
+        "masked models; lfm2, convolutions below attention, learned fastest in our trials. Any other that"
+        " transformers has, by its name there.",
         examples=list(PRESETS),
     )
     depth: int | None = Field(

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from transformers.utils import logging as transformers_logging
 
 from training.blueprint import Blueprint
 from training.budget import AnyClock, Wall, matmul_peak_flops
@@ -91,7 +90,6 @@ def asked_to_end(assignment: Assignment) -> Iterator[Callable[[], bool]]:
 
 
 def _carry_out(assignment: Assignment, rank: int, world_size: int, asked: Callable[[], bool]) -> Outcome:
-    transformers_logging.set_verbosity_error()
     torch.set_num_threads(assignment.threads)
     blueprint, shards = assignment.blueprint, Shards(assignment.shards)
     context = Context(

@@ -69,7 +69,7 @@ class Run:
                 "compile": self.compile,
             }
         )
-        model = Scratch(depth=self.depth)
+        model = Scratch(family="nanochat", depth=self.depth)
         return Blueprint(
             model=model, learning=learning, vocabulary=self.vocabulary, start_token=START, seed=self.seed
         )
