@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from prefect import task
+from transformers import PreTrainedModel
 
 from tasks import outbox, telemetry
 from tasks.artifacts import InputError, Tokens
@@ -26,7 +27,7 @@ from tasks.timing import STEPS_SHARE, Judging, judging, stages_of
 from tasks.workers import workers_of
 from training.blueprint import Blueprint, Learning
 from training.law import Forecast
-from training.model import Model, hidden_parameters
+from training.model import Model, flops_per_token, hidden_parameters
 from training.objectives import Objective
 
 DEPTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24)
@@ -82,10 +83,7 @@ class Deciding:
 
     def flops(self, depth: int) -> float:
         """Training FLOPs a token."""
-        from training.model import flops_per_token
-
-        blueprint = at_depth(self.base, depth)
-        return flops_per_token(blueprint.model.sketch(blueprint.shape()), blueprint.settled()[0])
+        return flops_per_token(sketched(self.base, depth), self.base.settled()[0])
 
     def depth(self, usable: float) -> int:
         """The best depth for what is left to train."""
@@ -149,7 +147,8 @@ class Deciding:
         if learning.dropout is None:
             share = 1.0 if self.clock.amount.unit == "seconds" else FINAL_GUESS
             passes = self.seen(depth, seconds, share) / self.tokens.tokens["train"]
-            settled["dropout"], reasons["dropout"] = dropout_rule(base.objective, passes)
+            sketch = sketched(base, depth)
+            settled["dropout"], reasons["dropout"] = dropout_rule(base.objective, sketch, passes)
         return learning.model_copy(update=settled), reasons
 
     def plan(self, reasons: dict[str, str] | None = None) -> Plan:
@@ -210,6 +209,12 @@ class Deciding:
             basis=self.basis,
             stages=stages_of(self.clock, self.calibration, parts, judged, depth, trial_depth, self.workers),
         )
+
+
+def sketched(base: Blueprint, depth: int) -> PreTrainedModel:
+    """The blueprint's model at a depth, without its weights."""
+    blueprint = at_depth(base, depth)
+    return blueprint.model.sketch(blueprint.shape())
 
 
 def announce(clock: Clock) -> None:

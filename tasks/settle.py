@@ -3,10 +3,12 @@
 import math
 
 import numpy as np
+from transformers import PreTrainedModel
 
 from tasks.artifacts import Tokens
 from training.blueprint import Blueprint, Learning
 from training.data import LENGTH, Shards, Slice
+from training.fittings import output_projections
 from training.metrics import MASKED_PASSES
 from training.model import Head, Model, Pretrained
 from training.objectives import Objective
@@ -53,8 +55,8 @@ def settle(
     return learning.model_copy(update=settled), reasons
 
 
-def dropout_rule(objective: Objective, passes: float) -> tuple[float, str]:
-    """How much to drop in a training that passes over its text so often, and why."""
+def dropout_rule(objective: Objective, model: PreTrainedModel, passes: float) -> tuple[float, str]:
+    """How much to drop in a training that passes over its text so often, and why; a sketch of the model will do."""
     seen = f"planner: the text is seen {passes:.1f} times"
     if objective.head == "masked":
         return 0.0, f"{seen}, with other tokens hidden each time"
@@ -62,6 +64,8 @@ def dropout_rule(objective: Objective, passes: float) -> tuple[float, str]:
         return 0.0, "planner: it did not help classifiers in our trials"
     if passes < DROPOUT_PASSES:
         return 0.0, f"{seen}; dropout helps from about {DROPOUT_PASSES:.0f} on"
+    if not output_projections(model):
+        return 0.0, f"{seen}, but we cannot tell where {model.config.model_type} could drop"
     return DROPOUT, f"{seen}, and dropout keeps it from being learned by heart"
 
 

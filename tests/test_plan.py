@@ -201,6 +201,9 @@ def test_where_text_is_seen_often_something_is_dropped_unless_the_user_says_how_
     mine = base().model_copy(update={"learning": base().learning.model_copy(update={"dropout": 0.0})})
     kept = planned("20m", some_tokens(train_tokens=300_000), blueprint=mine)
     assert kept.blueprint.learning.dropout == 0 and "dropout" not in kept.reasons
+    strange = base().model_copy(update={"model": Scratch(family="rwkv")})
+    whole = planned("20m", some_tokens(train_tokens=300_000), blueprint=strange)
+    assert whole.blueprint.learning.dropout == 0 and "where rwkv could drop" in whole.reasons["dropout"]
     counted = planned("60M tokens", some_tokens(train_tokens=3_000_000))
     assert counted.blueprint.learning.dropout == DROPOUT
 
