@@ -89,7 +89,7 @@ def _execute(
     with start_prefect_server() as server:
         flow = load_flow()  # imports torch and all that, while the servers start
         from tasks.terminal import StageLines
-        from tasks.workers import workers_of
+        from tasks.workers import save_all, workers_of
 
         if request is not None:
             parameters = check_parameters(flow.fn, request)
@@ -110,8 +110,6 @@ def _execute(
                 _carry_out(flow, run, parameters)
             return str(run.id)
         except KeyboardInterrupt:
-            from tasks.workers import save_all
-
             save_all(SAVING_SECONDS)
             _mark_cancelled(run.id)
             how = f"; `shoestring run --resume {str(run.id)[:8]}` goes on with this run"

@@ -181,7 +181,7 @@ def test_the_first_token_of_documents_is_learned(family: str) -> None:
 
 def test_depth_is_the_one_dial() -> None:
     assert [width_of(depth) for depth in (1, 4, 6, 12)] == [64, 192, 320, 576]
-    model = Scratch(depth=4).build(Shape(vocabulary=257, context=32), seed=0)
+    model = Scratch(family="nanochat", depth=4).build(Shape(vocabulary=257, context=32), seed=0)
     assert count_parameters(model) == hidden_parameters(4) + 2 * 257 * 192
 
 

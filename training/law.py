@@ -21,7 +21,7 @@ Vector = npt.NDArray[np.float64]
 # Of the score of two trainings that differ in their seeds alone, relative standard deviation; measured.
 NOISE = 0.01
 # Below so many bytes the curves are another; what is seen there is doubted by so much for each factor of e.
-EARLY_BYTES, EARLY_DOUBT = 300_000.0, 0.15
+EARLY_BYTES, EARLY_MASKED_BYTES, EARLY_DOUBT = 300_000.0, 900_000.0, 0.15
 # A batch of so many bytes wants twice the text (measured, see DECISIONS); the constants are those of the other.
 CRITICAL_BATCH_BYTES, MEASURED_BATCH_BYTES = 40_000.0, 6_000.0
 BYTES_PER_PARAMETER = (
@@ -78,22 +78,24 @@ def gradient(constants: Vector, point: Point, repeats: float = REPEATS_DECAY) ->
     )
 
 
-def doubt(point: Point) -> float:
+def doubt(point: Point, early_bytes: float = EARLY_BYTES) -> float:
     """The variance of log bits about the law, for a training like this."""
-    early = EARLY_DOUBT * max(0.0, float(np.log(EARLY_BYTES / point.text_bytes)))
+    early = EARLY_DOUBT * max(0.0, float(np.log(early_bytes / point.text_bytes)))
     return point.error**2 + NOISE**2 + early**2
 
 
 class Law(NamedTuple):
     """Constants, as a mean and a covariance, and the most text that any training read which informed them.
 
-    `repeats` says how fast the worth of repeated text decays, see `training.budget.worth`.
+    `repeats` says how fast the worth of repeated text decays, see `training.budget.worth`; trainings of
+    less than `early_bytes` are doubted.
     """
 
     mean: tuple[float, ...]
     covariance: tuple[tuple[float, ...], ...]
     reached_bytes: float | None = None
     repeats: float = REPEATS_DECAY
+    early_bytes: float = EARLY_BYTES
 
     def informed(self, points: Sequence[Point]) -> Self:
         """The law after these trainings were seen."""
@@ -101,7 +103,7 @@ class Law(NamedTuple):
             return self
         prior, whitened = np.array(self.mean), np.linalg.inv(np.linalg.cholesky(np.array(self.covariance)))
         seen = np.log([point.bits for point in points])
-        deviations = np.sqrt([doubt(point) for point in points])
+        deviations = np.sqrt([doubt(point, self.early_bytes) for point in points])
 
         def misfits(at: Vector) -> Vector:
             expected = np.array([log_bits(at, point, self.repeats) for point in points])
@@ -114,6 +116,7 @@ class Law(NamedTuple):
             tuple(tuple(map(float, row)) for row in np.linalg.inv(curvature)),
             max(self.reached_bytes or 0.0, *(point.text_bytes for point in points), 0.0),
             self.repeats,
+            self.early_bytes,
         )
 
     def bits(self, point: Point) -> float:
@@ -126,7 +129,9 @@ class Law(NamedTuple):
         slopes = gradient(at, point, self.repeats)
         beyond = np.log(point.text_bytes / self.reached_bytes) if self.reached_bytes else 0.0
         drift = DRIFT * max(0.0, float(beyond))
-        variance = float(slopes @ np.array(self.covariance) @ slopes) + doubt(point) + drift**2
+        variance = (
+            float(slopes @ np.array(self.covariance) @ slopes) + doubt(point, self.early_bytes) + drift**2
+        )
         middle, half = float(log_bits(at, point, self.repeats)), NORMAL_90 * variance**0.5
         return Forecast(*(float(np.exp(middle + shift)) for shift in (0.0, -half, half)))
 
@@ -136,10 +141,15 @@ class Law(NamedTuple):
         return float(np.log(more / self.bits(point)) / np.log(1.1))
 
 
-def independent(mean: Sequence[float], deviations: Sequence[float], repeats: float = REPEATS_DECAY) -> Law:
+def independent(
+    mean: Sequence[float],
+    deviations: Sequence[float],
+    repeats: float = REPEATS_DECAY,
+    early_bytes: float = EARLY_BYTES,
+) -> Law:
     """A law whose constants vary on their own."""
     covariance = tuple(tuple(map(float, row)) for row in np.diag(np.square(deviations)))
-    return Law(tuple(mean), covariance, repeats=repeats)
+    return Law(tuple(mean), covariance, repeats=repeats, early_bytes=early_bytes)
 
 
 # How the constants vary from text to text: seven texts, depths 1 to 4, 100,000 tokens and more, 1.0 % off in the mean;
@@ -147,7 +157,11 @@ def independent(mean: Sequence[float], deviations: Sequence[float], repeats: flo
 # quickly trained, have learned by heart what they can. `make bench BENCH=planning ARGS="--part law"` holds them
 # against a text.
 CAUSAL = independent((-1.4, 0.38, 0.20, -3.05, 0.54), (0.6, 0.25, 0.05, 0.3, 0.15), repeats=1.2)
-# Other objectives count other things: the same shape, and little known of where it lies.
-MASKED = independent((-1.4, 0.60, 0.20, -2.85, 0.65), (0.8, 0.6, 0.07, 0.5, 0.3))
+# Masked models learn little at first and then all at once, when they begin to look around: three texts, depths 1 to 3,
+# 0.3 to 3 M tokens, by eye.
+MASKED = independent(
+    (-1.4, 0.72, 0.40, -2.0, 0.54), (0.6, 0.3, 0.10, 0.5, 0.2), early_bytes=EARLY_MASKED_BYTES
+)
+# Labels: the same shape, and little known of where it lies.
 LABELS = independent((-1.4, -0.7, 0.20, -2.85, 0.65), (1.5, 1.5, 0.12, 1.0, 0.3))
 PRIORS = {"causal": CAUSAL, "masked": MASKED, "classification": LABELS}
