@@ -31,6 +31,11 @@ from training.model import Model, flops_per_token, hidden_parameters
 from training.objectives import Objective
 
 DEPTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24)
+LEAST_DEPTH = {
+    "causal": 2,
+    "masked": 1,
+    "classification": 1,
+}  # one layer of lfm2 ends a fifth above two; measured
 MOST_BEYOND = 4.0  # times the weights of the largest model that was measured; beyond that nothing is known
 FINAL_GUESS = 0.85  # of the time left to train, until it is divided
 LEAST_FINAL_SECONDS = 5.0
@@ -278,7 +283,8 @@ def plan_budget(
             seed=seed,
         )
         memory = memory_bytes(compute, workers.size)
-        depths = depths_that_fit(base, DEPTHS, workers.device, memory)
+        open_depths = [depth for depth in DEPTHS if depth >= LEAST_DEPTH[objective.head]]
+        depths = depths_that_fit(base, open_depths, workers.device, memory)
         evidence = waited_for(asked)
         known = bool(evidence.of_this_text()), evidence.attention_here()
         calibration = calibrate(base, tokens, workers, folder, clock.like_seconds, shown, *known)
