@@ -222,6 +222,11 @@ def sketched(base: Blueprint, depth: int) -> PreTrainedModel:
     return blueprint.model.sketch(blueprint.shape())
 
 
+def open_depths(objective: Objective) -> tuple[int, ...]:
+    """What a plan may choose from, where the depth is open."""
+    return tuple(depth for depth in DEPTHS if depth >= LEAST_DEPTH[objective.head])
+
+
 def announce(clock: Clock) -> None:
     """Has MLflow hear of the run, and links to its page there unless MLflow is away."""
     outbox.post(
@@ -283,8 +288,7 @@ def plan_budget(
             seed=seed,
         )
         memory = memory_bytes(compute, workers.size)
-        open_depths = [depth for depth in DEPTHS if depth >= LEAST_DEPTH[objective.head]]
-        depths = depths_that_fit(base, open_depths, workers.device, memory)
+        depths = depths_that_fit(base, open_depths(objective), workers.device, memory)
         evidence = waited_for(asked)
         known = bool(evidence.of_this_text()), evidence.attention_here()
         calibration = calibrate(base, tokens, workers, folder, clock.like_seconds, shown, *known)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.law import CAUSAL, LABELS, NOISE, Law, Point, gradient, log_bits
+from training.law import CAUSAL, LABELS, MASKED, NOISE, Law, Point, gradient, log_bits
 from training.model import hidden_parameters
 
 PLENTY = 1e12
@@ -84,17 +84,28 @@ def test_nine_of_ten_texts_drawn_from_the_prior_end_inside_the_interval() -> Non
     for _ in range(300):
         constants = dice.multivariate_normal(mean, covariance)
         probe, final = point(0.4e6, 9e5), point(1.3e6, 1e7)
-        seen = float(np.exp(log_bits(constants, probe) + dice.normal(0, NOISE)))
+        seen = float(np.exp(log_bits(constants, probe, CAUSAL.repeats) + dice.normal(0, NOISE)))
         found = CAUSAL.informed([probe._replace(bits=seen)]).forecast(final)
-        came = float(np.exp(log_bits(constants, final) + dice.normal(0, NOISE)))
+        came = float(np.exp(log_bits(constants, final, CAUSAL.repeats) + dice.normal(0, NOISE)))
         inside += found.low <= came <= found.high
     assert 0.84 < inside / 300 < 0.96
 
 
 def test_the_gradient_is_the_gradient() -> None:
     at, moved = np.array(CAUSAL.mean), np.array([0.01, -0.02, 0.003, 0.01, 0.02])
-    change = log_bits(at + moved, point()) - log_bits(at, point())
-    assert change == pytest.approx(float(gradient(at, point()) @ moved), abs=1e-4)
+    change = log_bits(at + moved, point(), 1.2) - log_bits(at, point(), 1.2)
+    assert change == pytest.approx(float(gradient(at, point(), 1.2) @ moved), abs=1e-4)
+
+
+def test_news_change_what_is_known_of_a_text_and_not_what_kind_of_law_it_is() -> None:
+    told = MASKED.informed([point(bits=1.5)])
+    assert (told.repeats, told.early_bytes) == (MASKED.repeats, MASKED.early_bytes) != (1.2, 3e5)
+    early = point(text=6e5, bits=5.0)  # long enough for a causal model, too short for a masked one
+    moved = [
+        law.informed([early]).bits(early) / law.bits(early)
+        for law in (MASKED._replace(early_bytes=3e5), MASKED)
+    ]
+    assert moved[0] > moved[1] > 1
 
 
 def test_a_law_without_news_stays_as_it_is() -> None:

@@ -12,8 +12,7 @@ from tasks.clock import Clock, make_clock
 from tasks.cluster import Compute
 from tasks.evidence import Earlier, Evidence
 from tasks.home import run_folder
-from tasks.memory import FILLED, depths_that_fit, least_bytes, micro_batch
-from tasks.plan import DEPTHS, Deciding
+from tasks.plan import DEPTHS, Deciding, open_depths
 from tasks.planned import Plan, seconds_per_token
 from tasks.settle import DROPOUT, compile_or_not, context_rule, scored_tokens
 from tasks.study import Search
@@ -254,25 +253,10 @@ def test_scoring_a_masked_model_is_given_fewer_tokens_for_the_same_time() -> Non
     assert scored_tokens(7000, CausalLanguageModel()) == scored_tokens(7000, SequenceClassification()) == 7000
 
 
-def test_a_model_that_cannot_fit_is_refused_with_the_numbers() -> None:
-    needed = least_bytes(base(depth=12), "cpu")
-    with pytest.raises(InputError, match=r"at least [\d.]+ GB a worker .* each has 0\.1 GB"):
-        depths_that_fit(base(depth=12), DEPTHS, "cpu", 1e8)
-    fitting = depths_that_fit(base(), DEPTHS, "cpu", needed)
-    assert fitting == tuple(depth for depth in DEPTHS if depth <= 12)
-    with pytest.raises(InputError, match="cannot fit"):
-        depths_that_fit(base(), DEPTHS, "cpu", 1e6)
-
-
-def test_a_batch_that_memory_does_not_hold_is_taken_in_parts() -> None:
-    large = Blueprint(
-        model=Scratch(depth=4), learning=Learning(context=256, batch_tokens=32_768), vocabulary=1024
-    )
-    one, eight = least_bytes(large, "cpu"), least_bytes(large, "cpu", rows=8)
-    assert micro_batch(large, 2, "cpu", 1e12) is None
-    parts = micro_batch(large, 2, "cpu", eight / FILLED * 1.01)
-    assert parts == 8 * 256 and 32_768 // 2 % parts == 0
-    assert micro_batch(large, 2, "cpu", one) == 256  # a row is the least there is
+def test_a_causal_model_has_two_layers_unless_the_user_wants_one() -> None:
+    assert open_depths(CausalLanguageModel()) == tuple(depth for depth in DEPTHS if depth > 1)
+    assert open_depths(MaskedLanguageModel()) == DEPTHS
+    assert planned(depth=1).blueprint.model.settled_depth() == 1
 
 
 def test_judging_fits_into_what_is_reserved_for_it() -> None:

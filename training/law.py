@@ -54,7 +54,7 @@ class Forecast(NamedTuple):
     high: float
 
 
-def log_bits(constants: Vector, point: Point, repeats: float = REPEATS_DECAY) -> float:
+def log_bits(constants: Vector, point: Point, repeats: float) -> float:
     """log(E + B / worth(text)^beta + A / parameters^alpha), text in MB, parameters in millions.
 
     `constants` are log E, log B, beta, log A, alpha; the worth of text that was seen before decays with `repeats`.
@@ -67,7 +67,7 @@ def log_bits(constants: Vector, point: Point, repeats: float = REPEATS_DECAY) ->
     return float(np.logaddexp.reduce(terms))
 
 
-def gradient(constants: Vector, point: Point, repeats: float = REPEATS_DECAY) -> Vector:
+def gradient(constants: Vector, point: Point, repeats: float) -> Vector:
     """float64 [constants]: how `log_bits` moves with each, by central differences."""
     shifts = 1e-4 * np.eye(len(constants))
     return np.array(
@@ -78,7 +78,7 @@ def gradient(constants: Vector, point: Point, repeats: float = REPEATS_DECAY) ->
     )
 
 
-def doubt(point: Point, early_bytes: float = EARLY_BYTES) -> float:
+def doubt(point: Point, early_bytes: float) -> float:
     """The variance of log bits about the law, for a training like this."""
     early = EARLY_DOUBT * max(0.0, float(np.log(early_bytes / point.text_bytes)))
     return point.error**2 + NOISE**2 + early**2
@@ -111,12 +111,10 @@ class Law(NamedTuple):
 
         found = least_squares(misfits, prior, x_scale=np.sqrt(np.diag(np.array(self.covariance))))
         at, curvature = found.x, found.jac.T @ found.jac
-        return type(self)(
-            tuple(map(float, at)),
-            tuple(tuple(map(float, row)) for row in np.linalg.inv(curvature)),
-            max(self.reached_bytes or 0.0, *(point.text_bytes for point in points), 0.0),
-            self.repeats,
-            self.early_bytes,
+        return self._replace(
+            mean=tuple(map(float, at)),
+            covariance=tuple(tuple(map(float, row)) for row in np.linalg.inv(curvature)),
+            reached_bytes=max(self.reached_bytes or 0.0, *(point.text_bytes for point in points), 0.0),
         )
 
     def bits(self, point: Point) -> float:
