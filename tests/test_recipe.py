@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -7,6 +8,7 @@ from tasks.artifacts import InputError
 from tasks.cluster import Compute
 from tasks.recipe import TOGETHER, check_parameters, check_together, headline, list_recipes, load_recipe
 from tasks.source import Files
+from training.architectures import heads_of
 from training.model import Pretrained
 from training.optimizers import AdamW
 
@@ -68,14 +70,16 @@ def test_another_kind_drops_what_the_recipe_says_of_the_first() -> None:
     assert parameters["source"] == Files(paths=("a.csv",))
 
 
-def together(name: str, settings: list[str]) -> None:
-    parameters = check_parameters(train_best_model.fn, load_recipe(name, settings))
+def together(name: str, settings: list[str]) -> dict[str, Any]:
+    parameters: dict[str, Any] = check_parameters(train_best_model.fn, load_recipe(name, settings))
     check_together(*(parameters[section] for section in TOGETHER))
+    return parameters
 
 
 @pytest.mark.parametrize("name", ["python-code", "masked-text", "classify"])
 def test_recipes_that_need_nothing_else_fit_together(name: str) -> None:
-    together(name, [])
+    parameters = together(name, [])
+    assert parameters["objective"].head in heads_of(parameters["model"].family)
 
 
 @pytest.mark.parametrize(
