@@ -156,7 +156,7 @@ class Folding:
         """Trains one, with dice of its own; what is late or diverges is left out, with the reason."""
         tokens = [fold.tokens for fold in self.done.values()]
         # Alone on the machine it would be faster, and learn more, than the folds it is compared with.
-        most = round(np.mean(tokens)) if name == NAIVE and tokens else None
+        most = round(np.mean(tokens)) if name == NAIVE and tokens else self.plan.most_tokens
         latest = min(time.time() + self.seconds, self.end - (1 - TRAINING_SHARE) * self.each)
         counted = self.plan.fold_tokens
         clock = TokenCount(most or counted) if counted else Wall(latest, tokens=most)
@@ -210,7 +210,7 @@ def report(folding: Folding, asked: int, folder: Path) -> Folds:
         [folding.done[name].bits for name in done],
         held_out_ratio(Shards(tokens.folder), done, by_documents),
         f"documents and trainings of {folding.seconds:.0f} s on one worker"
-        f" (the final run: {plan.final_seconds:.0f} s on {plan.workers})",
+        f" (the final run: {plan.final_takes:.0f} s on {plan.workers})",
         key=plan.key,
         seconds_each=folding.seconds,
         reason="; ".join([f"{counted}, {scored}", *left_out]),

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from prefect import task
@@ -19,7 +20,7 @@ from tasks.home import run_folder
 from tasks.memory import depths_that_fit, memory_bytes, micro_batch
 from tasks.outbox import Courier, Letter
 from tasks.planned import Plan, seconds_per_token
-from tasks.settle import compile_or_not, dropout_rule, settle
+from tasks.settle import DEPTHS, compile_or_not, dropout_rule, open_depths, settle
 from tasks.split import fold_trainings
 from tasks.study import Search
 from tasks.telemetry import stage
@@ -30,12 +31,6 @@ from training.law import Forecast
 from training.model import Model, flops_per_token, hidden_parameters
 from training.objectives import Objective
 
-DEPTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24)
-LEAST_DEPTH = {
-    "causal": 2,
-    "masked": 1,
-    "classification": 1,
-}  # one layer of lfm2 ends a fifth above two; measured
 MOST_BEYOND = 4.0  # times the weights of the largest model that was measured; beyond that nothing is known
 FINAL_GUESS = 0.85  # of the time left to train, until it is divided
 LEAST_FINAL_SECONDS = 5.0
@@ -78,6 +73,14 @@ class Deciding:
         return self.speed / seconds_per_token(self.calibration.rates, depth)
 
     def seen(self, depth: int, usable: float, share: float) -> float:
+        """Tokens that a training sees which has a share of the budget."""
+        return self.within_epochs(self.bought(depth, usable, share))
+
+    def within_epochs(self, tokens: float) -> float:
+        """So many tokens, or those after which a training has made its epochs."""
+        return min(tokens, (self.base.learning.epochs or math.inf) * self.tokens.tokens["train"])
+
+    def bought(self, depth: int, usable: float, share: float) -> float:
         """Tokens that a share of the budget buys at a depth, `usable` seconds being left where time counts."""
         amount = self.clock.amount
         if amount.unit == "tokens":
@@ -114,7 +117,7 @@ class Deciding:
         """Seconds to train in, all stages together; where no clock is kept, those that it should take."""
         if self.clock.amount.unit == "seconds":
             return left - self.judged(depth).reserve(self.clock.amount.value)
-        return self.seen(depth, 0.0, 1.0) / self.rate(depth) / STEPS_SHARE
+        return self.bought(depth, 0.0, 1.0) / self.rate(depth) / STEPS_SHARE
 
     def divided(self, usable: float, depth: int) -> Division:
         """The stages' seconds."""
@@ -135,7 +138,8 @@ class Deciding:
         depth = self.depth(self.usable(left, self.depths[0]))
         usable = self.usable(left, depth)
         share = self.divided(usable, depth).final / usable
-        seen = self.seen(depth, usable, share) * (1.0 if self.clock.amount.unit == "seconds" else times)
+        bought = self.bought(depth, usable, share) * (1.0 if self.clock.amount.unit == "seconds" else times)
+        seen = self.within_epochs(bought)
         return foresee(self.law, self.tokens, self.batch_tokens, depth, seen, self.law_error)
 
     def settled(self, base: Blueprint, depth: int, seconds: float) -> tuple[Learning, dict[str, str]]:
@@ -156,23 +160,30 @@ class Deciding:
             settled["dropout"], reasons["dropout"] = dropout_rule(base.objective, sketch, passes)
         return learning.model_copy(update=settled), reasons
 
+    def too_small(self, used: float, reserve: float) -> InputError:
+        """What is said of a budget that is `used` up but for a `reserve` of seconds."""
+        return InputError(
+            f"preparing and measuring took {used:.0f} s of the budget, and judging the model takes"
+            f" {reserve:.0f} s: give at least {used + reserve + 4 * LEAST_FINAL_SECONDS:.0f}s"
+        )
+
     def plan(self, reasons: dict[str, str] | None = None) -> Plan:
         """The plan. Raises InputError where the budget is too small for the data."""
         left, counted = self.clock.left(), self.clock.amount.unit != "seconds"
         depth = self.depth(self.usable(left, self.depths[0]))
         usable, judged = self.usable(left, depth), self.judged(depth)
         if usable < LEAST_FINAL_SECONDS and not counted:
-            used, reserve = self.clock.amount.value - left, judged.reserve(self.clock.amount.value)
-            raise InputError(
-                f"preparing and measuring took {used:.0f} s of the budget, and judging the model takes"
-                f" {reserve:.0f} s: give at least {used + reserve + 4 * LEAST_FINAL_SECONDS:.0f}s"
-            )
+            raise self.too_small(self.clock.amount.value - left, judged.reserve(self.clock.amount.value))
         parts = self.divided(usable, depth)
         known = known_settings(self.evidence.runs, self.base)
         base, prior = with_known(self.base, known, depth) if not parts.search else (self.base, {})
         learning, why = self.settled(base, depth, parts.final)
-        rate = self.rate(depth)
+        rate, alone = self.rate(depth), self.rate(depth) / self.workers
         each = {d: parts.trial * self.rate(d) / self.workers for d in self.depths}
+        trial, fold, final = (
+            self.within_epochs(seconds * STEPS_SHARE * of)
+            for seconds, of in ((parts.trial, alone), (parts.fold, alone), (parts.final, rate))
+        )
         trial_depth = best_depth(self.law, self.tokens, self.batch_tokens, each) if parts.search else depth
         size = "lowest expected score for the budget, by the scaling law and the probe"
         given = "the checkpoint's" if base.model.kind == "pretrained" else "user"
@@ -200,11 +211,11 @@ class Deciding:
             search_seconds=parts.search,
             trial_seconds=parts.trial,
             trial_depth=trial_depth,
-            trial_tokens=int(parts.trial * STEPS_SHARE * rate / self.workers) if counted else None,
+            trial_tokens=int(trial) if counted else None,
             folds_seconds=parts.folds,
-            fold_tokens=int(parts.fold * STEPS_SHARE * rate / self.workers) if counted else None,
+            fold_tokens=int(fold) if counted else None,
             final_seconds=parts.final,
-            final_tokens=int(parts.final * STEPS_SHARE * rate) if counted else None,
+            final_tokens=int(final) if counted else None,
             known_settings=tuple(run.settings for run in known),
             judging=judged,
             forecasts={
@@ -212,7 +223,15 @@ class Deciding:
                 for name, times in (("this budget", 1.0), ("twice", 2.0), ("four times", 4.0))
             },
             basis=self.basis,
-            stages=stages_of(self.clock, self.calibration, parts, judged, depth, trial_depth, self.workers),
+            stages=stages_of(
+                self.clock,
+                self.calibration,
+                replace(parts, final=final / rate / STEPS_SHARE),
+                judged,
+                depth,
+                trial_depth,
+                self.workers,
+            ),
         )
 
 
@@ -220,11 +239,6 @@ def sketched(base: Blueprint, depth: int) -> PreTrainedModel:
     """The blueprint's model at a depth, without its weights."""
     blueprint = at_depth(base, depth)
     return blueprint.model.sketch(blueprint.shape())
-
-
-def open_depths(objective: Objective) -> tuple[int, ...]:
-    """What a plan may choose from, where the depth is open."""
-    return tuple(depth for depth in DEPTHS if depth >= LEAST_DEPTH[objective.head])
 
 
 def announce(clock: Clock) -> None:
@@ -305,6 +319,6 @@ def plan_budget(
             f"depth {plan.blueprint.model.settled_depth()}, about {plan.tokens_per_second:,.0f} tokens/s, "
             f"{expected.low:.2f} to {expected.high:.2f} {objective.unit} expected; "
             f"search {plan.search_seconds:.0f} s, folds {plan.folds_seconds:.0f} s, "
-            f"final run {plan.final_seconds:.0f} s, judging {plan.reserve_seconds:.0f} s"
+            f"final run {plan.final_takes:.0f} s, judging {plan.reserve_seconds:.0f} s"
         )
         return plan

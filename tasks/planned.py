@@ -1,6 +1,7 @@
 """The plan as stages hand it on: how the budget is divided, what is trained, and what should come of it."""
 
 import itertools
+import math
 import time
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -42,7 +43,7 @@ class Plan(Record):
     trial_tokens: int | None  # where tokens are counted instead of time
     folds_seconds: float
     fold_tokens: int | None
-    final_seconds: float
+    final_seconds: float  # that the final run may take, whether or not its epochs are made before
     final_tokens: int | None
     known_settings: tuple[dict[str, Any], ...]  # that won earlier searches
     judging: Judging
@@ -74,7 +75,24 @@ class Plan(Record):
     @property
     def final_seen(self) -> float:
         """Tokens that the final run is expected to train on."""
-        return self.final_tokens or self.tokens_per_second * STEPS_SHARE * self.final_seconds
+        return self.final_tokens or self.within_epochs(
+            self.tokens_per_second * STEPS_SHARE * self.final_seconds
+        )
+
+    @property
+    def most_tokens(self) -> int | None:
+        """Tokens after which any training has made its epochs; None where there is no such bound."""
+        epochs = self.blueprint.learning.epochs
+        return int(epochs * self.tokens.tokens["train"]) if epochs else None
+
+    def within_epochs(self, tokens: float) -> float:
+        """So many tokens, or all that the epochs allow."""
+        return min(tokens, self.most_tokens or math.inf)
+
+    @property
+    def final_takes(self) -> float:
+        """Seconds that the final run is expected to take."""
+        return self.final_seen / self.tokens_per_second / STEPS_SHARE
 
     @property
     def depth_is_open(self) -> bool:
@@ -96,15 +114,17 @@ class Plan(Record):
             return TokenCount(self.trial_tokens)
         seconds = (1 - done) * self.trial_seconds
         if not alike:
-            return Wall(time.time() + seconds)
+            return Wall(time.time() + seconds, self.most_tokens)
         final = self.blueprint.model.settled_depth() or self.trial_depth
         rate = self.tokens_per_second * self._cost(final) / self._cost(depth)
-        tokens = int(self.trial_seconds * STEPS_SHARE * rate / self.workers)
-        return Wall(time.time() + LATE_TRIAL * seconds, tokens)
+        tokens = self.within_epochs(self.trial_seconds * STEPS_SHARE * rate / self.workers)
+        return Wall(time.time() + LATE_TRIAL * seconds, int(tokens))
 
     def final_clock(self) -> Wall | TokenCount:
         """The clock of the final run."""
-        return TokenCount(self.final_tokens) if self.final_tokens else Wall(self.final_deadline or 0.0)
+        if self.final_tokens:
+            return TokenCount(self.final_tokens)
+        return Wall(self.final_deadline or 0.0, self.most_tokens)
 
     def point(self, depth: int, seen: float, validation_bits: float) -> Point:
         """A trial's score as the law counts it: as the probes' test scores are to their validation's."""
@@ -122,7 +142,8 @@ class Plan(Record):
         if not self.depth_is_open or len(points) < 2 or depth is None:
             return depth or self.trial_depth
         seen = {
-            other: self.final_tokens or self.final_seconds * STEPS_SHARE / self._cost(other)
+            other: self.final_tokens
+            or self.within_epochs(self.final_seconds * STEPS_SHARE / self._cost(other))
             for other in self.depths
         }
         return best_depth(self.law.informed(points), self.tokens, self.batch_tokens, seen)

@@ -14,6 +14,9 @@ from training.model import Head, Model, Pretrained
 from training.objectives import Objective
 from training.pretrained import folder_of, read_config
 
+DEPTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24)  # that are open where none is asked for
+# One layer of lfm2 ends a fifth above two; measured.
+LEAST_DEPTH: dict[Head, int] = {"causal": 2, "masked": 1, "classification": 1}
 # How often a token passes through the model to be scored, see training.metrics; texts come in windows
 # that overlap by half.
 STEP_PASSES = 3  # forward passes that take as long as a step of training (Kaplan et al. 2020, section 2.1)
@@ -27,6 +30,7 @@ CONTEXTS = (
 )  # from so many seconds on; 256 measured, the rest by eye
 GPU_CONTEXT = 1024  # by eye
 DROPOUT, DROPOUT_PASSES = 0.1, 4.0  # from so many passes over the text on; measured, see DECISIONS
+EPOCHS = 3.0  # of a classifier at most, as it then learns its few texts by heart; measured, see DECISIONS
 WHOLE_SHARE = 0.99  # of documents to classify that the context holds whole
 COMPILE_SECONDS = (
     300.0  # of a final run on a GPU, from which on compiling pays; on a CPU it does not, see FACTS
@@ -42,7 +46,7 @@ def settle(
     on_gpu: bool,
     like_seconds: float,
 ) -> tuple[Learning, dict[str, str]]:
-    """The learning with its batch and context, and the reasons."""
+    """The learning with its batch, context and epochs, and the reasons."""
     context, why_context = learning.context, "user"
     if context is None:
         context, why_context = context_rule(objective, model, tokens, on_gpu, like_seconds)
@@ -50,9 +54,24 @@ def settle(
     if batch is None:
         each = GPU_BATCH_TOKENS if on_gpu else BATCH_TOKENS
         batch, why_batch = each * workers, f"planner: {each:,} for each worker, which fills it"
-    settled = {"batch_tokens": batch, "context": context}
-    reasons = {"context": why_context, "batch_tokens": why_batch}
+    epochs, why_epochs = learning.epochs, "user"
+    if epochs is None:
+        epochs, why_epochs = epochs_rule(objective)
+    settled = {"batch_tokens": batch, "context": context, "epochs": epochs}
+    reasons = {"context": why_context, "batch_tokens": why_batch, "epochs": why_epochs}
     return learning.model_copy(update=settled), reasons
+
+
+def open_depths(objective: Objective) -> tuple[int, ...]:
+    """What a plan may choose from, where the depth is open."""
+    return tuple(depth for depth in DEPTHS if depth >= LEAST_DEPTH[objective.head])
+
+
+def epochs_rule(objective: Objective) -> tuple[float | None, str]:
+    """How often a text may be read at most, None for without end, and why."""
+    if objective.head == "classification":
+        return EPOCHS, "planner: at most, as few labelled texts are soon learned by heart"
+    return None, "planner: as many as there is time for"
 
 
 def dropout_rule(objective: Objective, model: PreTrainedModel, passes: float) -> tuple[float, str]:

@@ -10,9 +10,8 @@ from tasks.clean import Cleaning, clean_corpus
 from tasks.cluster import Compute
 from tasks.library import PythonFunctions
 from tasks.memory import depths_that_fit
-from tasks.plan import DEPTHS
 from tasks.recipe import check_together
-from tasks.settle import settle
+from tasks.settle import DEPTHS, settle
 from tasks.spelling import BytePairs
 from tasks.split import Validation, split_corpus
 from tasks.study import Search

@@ -4,7 +4,7 @@ import pytest
 
 from tasks.artifacts import InputError
 from tasks.memory import FILLED, depths_that_fit, least_bytes, micro_batch
-from tasks.plan import DEPTHS
+from tasks.settle import DEPTHS
 from tests.test_plan import base
 from training.blueprint import Blueprint, Learning
 from training.model import Scratch

@@ -1,7 +1,6 @@
 import json
 import math
 import time
-from pathlib import Path
 
 import pytest
 
@@ -12,12 +11,16 @@ from tasks.clock import Clock, make_clock
 from tasks.cluster import Compute
 from tasks.evidence import Earlier, Evidence
 from tasks.home import run_folder
-from tasks.plan import DEPTHS, Deciding, open_depths
+from tasks.plan import Deciding
 from tasks.planned import Plan, seconds_per_token
-from tasks.settle import DROPOUT, compile_or_not, context_rule, scored_tokens
+from tasks.settle import (
+    DEPTHS,
+    DROPOUT,
+    epochs_rule,
+    open_depths,
+)
 from tasks.study import Search
 from tasks.timing import EXIT_SECONDS
-from tests.tiny_shards import write_shards
 from training.blueprint import Blueprint, Learning
 from training.budget import TokenCount, Wall
 from training.model import Scratch, hidden_parameters
@@ -228,31 +231,6 @@ def test_a_budget_of_flops_buys_fewer_tokens_of_a_larger_model() -> None:
     assert 0.3e14 < used < 1e14  # the output layer and attention take the rest
 
 
-def test_compiling_pays_on_a_gpu_in_a_long_run_only() -> None:
-    assert compile_or_not("on", on_gpu=False, seconds=1) == ("on", "user")
-    found = [compile_or_not("auto", gpu, seconds)[0] for gpu in (False, True) for seconds in (60, 3600)]
-    assert found == ["off", "off", "off", "on"]
-
-
-def test_documents_to_classify_get_no_longer_context_than_they_need(
-    fresh_home: Path, corpus_texts: list[str]
-) -> None:
-    tokens = some_tokens()
-    write_shards(tokens.folder, [text[: 40 + number % 50] for number, text in enumerate(corpus_texts)])
-    context, reason = context_rule(SequenceClassification(), Scratch(), tokens, False, 300)
-    assert context == 96  # of at most 90 bytes
-    assert "100.0% of the documents" in reason
-    contexts = [
-        context_rule(CausalLanguageModel(), Scratch(), tokens, False, seconds)[0] for seconds in (300, 1e5)
-    ]
-    assert contexts == [256, 1024]
-
-
-def test_scoring_a_masked_model_is_given_fewer_tokens_for_the_same_time() -> None:
-    assert scored_tokens(7000, MaskedLanguageModel()) == 1000
-    assert scored_tokens(7000, CausalLanguageModel()) == scored_tokens(7000, SequenceClassification()) == 7000
-
-
 def test_a_causal_model_has_two_layers_unless_the_user_wants_one() -> None:
     assert open_depths(CausalLanguageModel()) == tuple(depth for depth in DEPTHS if depth > 1)
     assert open_depths(MaskedLanguageModel()) == DEPTHS
@@ -310,3 +288,22 @@ def test_trials_that_cost_alike_count_tokens_and_others_have_equal_times() -> No
     timed = plan.trial_clock(1, alike=False)
     assert isinstance(timed, Wall) and timed.tokens is None
     assert timed.deadline - time.time() == pytest.approx(plan.trial_seconds, abs=1)
+
+
+def test_a_classifier_reads_its_texts_three_times_at_most_and_more_time_will_not_help() -> None:
+    few, objective = some_tokens(train_tokens=300_000), SequenceClassification()
+    blueprint = base().model_copy(
+        update={"objective": objective, "model": Scratch(family="modernbert", depth=2), "labels": ("a", "b")}
+    )
+    epochs, _ = epochs_rule(objective)
+    learning = blueprint.learning.model_copy(update={"epochs": epochs})
+    capped = planned("20m", few, blueprint=blueprint.model_copy(update={"learning": learning}))
+    free = planned("20m", few, blueprint=blueprint)
+    assert capped.final_seen == capped.most_tokens == 3 * 300_000 < free.final_seen
+    assert capped.final_takes < capped.final_seconds
+    for clock in (capped.final_clock(), capped.trial_clock(2, alike=False)):
+        assert isinstance(clock, Wall) and clock.tokens == capped.most_tokens
+    assert "more text will" in str(capped.rows()[-1])
+    counted = planned("10M tokens", few, blueprint=capped.blueprint)
+    assert counted.final_tokens == capped.most_tokens
+    assert epochs_rule(CausalLanguageModel())[0] is None

@@ -40,6 +40,12 @@ class Learning(Section):
         le=65536,
         description="Tokens that the model sees at once; attention costs grow with it. Empty: planned.",
     )
+    epochs: float | None = Field(
+        default=None,
+        gt=0,
+        description="At most so many passes over the text: a training that has made them ends before its time."
+        " Empty: planned, three for classifiers, and as many as there is time for where text is predicted.",
+    )
     short_context: float = Field(
         default=0.5,
         ge=0,
