@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.law import CAUSAL, LABELS, MASKED, NOISE, Law, Point, gradient, log_bits
+from training.law import CAUSAL, LABELS, MASKED, NOISE, Law, Point, gradient, independent, log_bits
 from training.model import hidden_parameters
 
 PLENTY = 1e12
@@ -52,12 +52,12 @@ def test_what_was_seen_narrows_what_is_expected_and_more_does_so_further() -> No
 
 
 def test_a_law_that_knew_little_meets_what_it_is_told() -> None:
-    text = 3.2e6
+    vague, text = independent((-1.4, -0.7, 0.2, -2.85, 0.65), (1.5, 1.5, 0.12, 1.0, 0.3)), 3.2e6
     told = [
         Point(hidden_parameters(1), 1.9e6, text, 0.9904, 0.01, 11_000),
         Point(hidden_parameters(2), 9.6e6, text, 0.9365, 0.01, 11_000),
     ]
-    law = LABELS.informed(told)
+    law = vague.informed(told)
     for point in told:
         assert law.bits(point) == pytest.approx(point.bits, rel=0.01)
     assert law.forecast(told[-1]).high < 1.1 * law.forecast(told[-1]).low
@@ -106,6 +106,12 @@ def test_news_change_what_is_known_of_a_text_and_not_what_kind_of_law_it_is() ->
         for law in (MASKED._replace(early_bytes=3e5), MASKED)
     ]
     assert moved[0] > moved[1] > 1
+
+
+def test_what_a_label_takes_is_known_to_within_its_own_noise_alone() -> None:
+    again = [Point(hidden_parameters(1), 1e6, 3.2e6, 0.9, 0.0) for _ in range(3)]
+    labels, text = (law.informed(again).forecast(again[0]) for law in (LABELS, CAUSAL))
+    assert labels.high / labels.low > 1.25 > 1.1 > text.high / text.low
 
 
 def test_a_law_without_news_stays_as_it_is() -> None:
