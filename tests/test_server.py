@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -170,6 +171,22 @@ def test_a_wanted_port_in_use_is_named_with_its_holder(fresh_home: Path) -> None
         with pytest.raises(InputError, match=rf"port {port} is in use by .*{os.getpid()}.*--prefect-port"):
             start_prefect_server(port)
     assert not (fresh_home / "server.json").exists()
+
+
+def test_a_new_home_begins_with_the_database_of_the_installation_and_a_used_one_keeps_its_own(
+    fresh_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.make_template()  # unless `make` has
+    monkeypatch.setenv("PREFECT_HOME", str(fresh_home / "prefect"))
+    database = fresh_home / "prefect" / "prefect.db"
+    server._give_database()
+    with sqlite3.connect(database) as connection:
+        assert connection.execute("select count(*) from flow_run").fetchone() == (0,)
+        connection.execute("create table mine (here int)")
+    server._give_database()
+    with sqlite3.connect(database) as connection:
+        assert connection.execute("select count(*) from mine").fetchone() == (0,)
+    assert not database.with_suffix(".new").exists()
 
 
 def test_a_preferred_port_in_use_gives_another() -> None:
