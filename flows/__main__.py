@@ -57,10 +57,12 @@ def run(
     Examples: `shoestring run`, `shoestring run my-text --set source.paths=notes/ --budget 1h`,
     `shoestring run --resume last`.
     """
-    from tasks import launch
+    from tasks import launch, outcome
 
     request = None if resume else launch.read_request(recipe, budget, seed, settings or [])
-    launch.tell(launch.summary(launch.execute(_flow("pipeline:train_best_model"), request, resume)), as_json)
+    outcome.tell(
+        outcome.summary(launch.execute(_flow("pipeline:train_best_model"), request, resume)), as_json
+    )
 
 
 @app.command()
@@ -75,13 +77,13 @@ def finish(
 
     What has not been trained by then is given up; `shoestring run --resume` would go on with it.
     """
-    from tasks import launch
+    from tasks import launch, outcome
     from tasks.finish import refuse_running
 
     stopped = launch.find_run(run_id)
     refuse_running(stopped)
     launch.execute(_flow("finish:finish_run"), {"run_id": stopped}, None, trains=False)
-    launch.tell(launch.summary(stopped), as_json)
+    outcome.tell(outcome.summary(stopped), as_json)
 
 
 @app.command()
@@ -97,10 +99,10 @@ def plan(
 
     It cleans, tokenizes and measures, all of which the run itself then finds done.
     """
-    from tasks import launch
+    from tasks import launch, outcome
 
     request = launch.read_request(recipe, budget, seed, settings or [])
-    launch.print_plan(launch.execute(_flow("preview:preview_plan"), request, None), as_json)
+    outcome.print_plan(launch.execute(_flow("preview:preview_plan"), request, None), as_json)
 
 
 @app.command()

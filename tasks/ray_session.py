@@ -6,14 +6,32 @@ import queue
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import psutil
 import ray
 
+# What Ray imports when it is told to start, when it starts workers, and where it finds them.
+WHEN_STARTED, WHEN_TRAINING = (
+    ("click", "aiohttp.web"),
+    ("pydantic.v1", "pyarrow.json", "ray.data", "starlette.datastructures"),
+)
+
 _before: list[Callable[[], None]] = []
+
+
+def import_ahead(modules: Iterable[str]) -> None:
+    """Imports what Ray would import in a thread, unless it is not there.
+
+    Two threads that import parts of one package at the same moment may each find half of it.
+    """
+    for name in modules:
+        with suppress(ImportError):
+            import_module(name)
 
 
 def before_stop(end: Callable[[], None]) -> None:

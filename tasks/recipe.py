@@ -104,6 +104,18 @@ def check_budgets(budgets: Sequence[str]) -> None:
         raise InputError(f"--budgets {','.join(budgets)}: give times only, or amounts of one unit only")
 
 
+def check_files(sections: Mapping[str, Any]) -> None:
+    """Raises InputError where files or their columns are not there; bad values are left to `check_parameters`."""
+    from tasks.source import Files
+
+    source, objective = (sections.get(name) or {} for name in ("source", "objective"))
+    try:
+        files = Files.model_validate(source)
+    except ValidationError:  # or another kind of source
+        return
+    files.check(labelled=objective.get("kind") == "sequence_classification")
+
+
 def check_parameters(flow: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """The flow's parameters, validated; sections left out take their defaults.
 

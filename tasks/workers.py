@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
 
 from tasks.cluster import Compute
 from tasks.home import store
-from tasks.ray_session import before_stop, start_ray
+from tasks.ray_session import WHEN_TRAINING, before_stop, import_ahead, start_ray
 from training.desk import Desk, Job, TooLate, serve
 from training.metrics import Floats, Ids
 from training.model import Precision
@@ -55,14 +57,12 @@ class Workers:
         self._trainings: dict[int, Path] = {}  # folders, by job
         self._lock = threading.Lock()
         self._problem: BaseException | None = None
+        import_ahead(WHEN_TRAINING)
         self._thread = threading.Thread(target=self._serve, name="workers", daemon=True)
         self._thread.start()
         atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
 
     def _serve(self) -> None:
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
-
         gpu = self.device == "cuda"
         try:
             start_ray()
@@ -155,7 +155,8 @@ class Workers:
         """Ends all workers, and what they train, so that others may have their cores and memory."""
         self._desk.close()
         self.save_all(0.0)
-        self._thread.join(CLOSING_SECONDS)
+        if any(last is not None for last in self._last):  # others may be starting up still
+            self._thread.join(CLOSING_SECONDS)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def alive(self) -> bool:

@@ -7,7 +7,8 @@ import pytest
 
 from tasks.artifacts import InputError, Registered
 from tasks.home import run_folder
-from tasks.launch import find_run, summary, tell
+from tasks.launch import find_run
+from tasks.outcome import summary, tell
 from tests import tiny_run
 from training.model import Head
 

@@ -17,9 +17,9 @@ from flows.pipeline import train_best_model
 from tasks import division, home, telemetry, tracking, trials
 from tasks.artifacts import Registered
 from tasks.generate import complete, resolve_model
-from tasks.launch import summary
 from tasks.library import PythonFunctions, PythonStdlib
 from tasks.outbox import Thinning
+from tasks.outcome import summary
 from tasks.planned import Plan
 from tasks.ray_session import stop_ray
 from tasks.source import Files, Source

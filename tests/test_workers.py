@@ -1,0 +1,40 @@
+"""The workers' start, beside which the command imports all the rest."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+IN_A_THREAD = """
+import sys
+from pathlib import Path
+from tasks import home
+home.use_home(Path(sys.argv[1]))
+from tasks.cluster import Compute
+from tasks.ray_session import WHEN_STARTED, import_ahead, start_ray, stop_ray
+from tasks import workers
+import_ahead(WHEN_STARTED)
+before = {name.partition(".")[0] for name in sys.modules}
+start_ray()
+started = {name.partition(".")[0] for name in sys.modules}
+workers.import_ahead(workers.WHEN_TRAINING)
+known = set(sys.modules)
+workers.workers_of(Compute()).wait_ready()
+later = set(sys.modules) - known
+stop_ray()
+print(sorted(started - before - set(sys.stdlib_module_names)))
+print(sorted(name for name in later if not name.startswith("ray.")))
+"""
+
+
+@pytest.mark.slow
+def test_ray_imports_nothing_in_its_threads_that_others_might_import_at_that_moment(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_THREAD, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-2:] == ["[]", "[]"]
