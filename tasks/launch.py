@@ -89,8 +89,8 @@ def _execute(
     trains: bool = True,
 ) -> str:
     with start_prefect_server() as server:
-        if request is not None and trains:
-            _start_workers(request)
+        if trains:
+            _start_workers(request if request is not None else _planned(str(interrupted)))
         flow = load_flow()  # imports all the rest, while servers and workers start
         from tasks.terminal import StageLines
         from tasks.workers import save_all
@@ -120,13 +120,21 @@ def _execute(
             sys.exit(130)
 
 
-def _start_workers(request: dict[str, Any]) -> None:
+def _start_workers(request: dict[str, Any] | None) -> None:
     """Has the workers start up in the background; a request that asks for other machines is refused later on."""
     from tasks.cluster import Compute
     from tasks.workers import workers_of
 
-    with suppress(ValueError, InputError):
-        workers_of(Compute.model_validate(request.get("compute", {})))
+    if request is not None:
+        with suppress(ValueError):
+            workers_of(Compute.model_validate(request.get("compute", {})))
+
+
+def _planned(interrupted: str) -> dict[str, Any] | None:
+    """The plan of an interrupted run, if it had come so far."""
+    path = home.run_folder(interrupted) / "plan.json"
+    plan: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+    return plan
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
