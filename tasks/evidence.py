@@ -25,6 +25,9 @@ from training.objectives import Objective
 MOST_RUNS = 50  # the newest
 PATIENCE_SECONDS = 3.0  # that the plan waits, after its own measurements
 TEXT, MACHINE, OBJECTIVE = "data.splits", "machine", "objective.kind"
+NORMAL_95 = 1.96  # standard deviations to either side that hold 95 %
+SAMPLES_DIFFER = 0.5  # of a sample's standard error, where another is up to a third longer or shorter
+UNKNOWN_SAMPLE = 0.05  # the same where no interval is known
 DECISIVE = ("learning.optimizer.kind", "learning.schedule.kind", "learning.dropout", "learning.average")
 SETTINGS = "search.settings."  # before the names of settings that a search found to be better
 log = logging.getLogger("shoestring")
@@ -44,7 +47,9 @@ class Earlier(BaseModel):
     bytes_per_token: float
     attention: str  # that it trained with
     bits: float  # of its test
-    whole: bool = True  # whether all of the test split was scored; samples do not compare
+    sample_error: float = (
+        0.0  # relative, of scoring another sample of the test split; 0 where all of it was scored
+    )
     speed: float | None = None  # measured tokens/s over predicted
     judging_seconds: float | None = None  # from the end of the final run to the registered model
     scored_again: bool = False  # whether a champion was scored, too
@@ -150,7 +155,7 @@ def _read(run: Any, tokens: Tokens, here: str, wanted: dict[str, str]) -> Earlie
         attention=params["learning.attention"],
         bytes_per_token=float(params["data.bytes_per_token"]),
         bits=metrics[MetricName.TEST_BITS],
-        whole=metrics.get(MetricName.TEST_DOCUMENTS, 0) >= tokens.splits.documents["test"],
+        sample_error=_sample_error(metrics, tokens.splits.documents["test"]),
         speed=measured / planned if planned and measured else None,
         judging_seconds=metrics.get(MetricName.JUDGING_SECONDS),
         scored_again=MetricName.GATE_DIFFERENCE in metrics,
@@ -161,6 +166,16 @@ def _read(run: Any, tokens: Tokens, here: str, wanted: dict[str, str]) -> Earlie
             if key.startswith(SETTINGS)
         },
     )
+
+
+def _sample_error(metrics: dict[str, float], documents: int) -> float:
+    """From the interval over documents: samples begin with the same ones, and differ in how far they come."""
+    low, high = (metrics.get(f"{MetricName.TEST_BITS}_{end}") for end in ("low", "high"))
+    if metrics.get(MetricName.TEST_DOCUMENTS, 0) >= documents:
+        return 0.0
+    if low is None or high is None:
+        return UNKNOWN_SAMPLE
+    return SAMPLES_DIFFER * (high - low) / (2 * NORMAL_95) / metrics[MetricName.TEST_BITS]
 
 
 def _number(text: str) -> float | str:

@@ -1,5 +1,6 @@
 """What a budget would buy: the scaling law, informed by this run's probe and by earlier runs, and asked ahead."""
 
+import math
 from collections.abc import Sequence
 
 from tasks.artifacts import Tokens
@@ -36,10 +37,10 @@ def informed_law(
 ) -> tuple[Law, float, str]:
     """The law for this text, the error of its offset, and what it rests on.
 
-    Scores are of the test split. Where earlier runs scored all of it, they say where it lies; else the
-    probe does, by a sample, whose error no later point can mend.
+    Scores are of the test split. Where there are earlier runs, they say where it lies; else the probe
+    does, by a small sample, whose error no later point can mend.
     """
-    law, earlier = PRIORS[objective.head], [run for run in evidence.of_this_text() if run.whole]
+    law, earlier = PRIORS[objective.head], evidence.of_this_text()
     law = law.informed([of_earlier(tokens, run) for run in earlier])
     probe = calibration.probe
     share = probe.test_bits / probe.validation_bits
@@ -68,7 +69,7 @@ def of_earlier(tokens: Tokens, run: Earlier) -> Point:
         text_bytes=run.tokens * run.bytes_per_token,
         unique=tokens.tokens["train"] * tokens.bytes_per_token,
         bits=run.bits,
-        error=SEEDS_ERROR if run.alike else OTHERS_ERROR,
+        error=math.hypot(SEEDS_ERROR if run.alike else OTHERS_ERROR, run.sample_error),
         batch_bytes=run.batch_tokens * run.bytes_per_token,
     )
 

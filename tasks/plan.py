@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import median
 from typing import Any
 
 from prefect import task
@@ -34,6 +35,9 @@ from training.objectives import Objective
 MOST_BEYOND = 4.0  # times the weights of the largest model that was measured; beyond that nothing is known
 FINAL_GUESS = 0.85  # of the time left to train, until it is divided
 LEAST_FINAL_SECONDS = 5.0
+SPEED_DOUBTS = (
+    3.0  # runs as fast as planned, that are counted with the earlier ones: speeds vary by the minute
+)
 SPEEDS_BELIEVED = (0.7, 1.3)  # measured over predicted, of earlier runs; beyond, something else went on
 
 
@@ -65,8 +69,9 @@ class Deciding:
         near = tuple(depth for depth in depths if hidden_parameters(depth) <= most)
         self.depths = (asked,) if asked else near or tuple(depths[:1])
         speeds = [run.speed for run in evidence.runs if run.speed and run.same_machine]
-        believed = sorted(speed for speed in speeds if SPEEDS_BELIEVED[0] < speed < SPEEDS_BELIEVED[1])
-        self.speed = believed[len(believed) // 2] if believed else 1.0
+        believed = [speed for speed in speeds if SPEEDS_BELIEVED[0] < speed < SPEEDS_BELIEVED[1]]
+        weight = len(believed) / (len(believed) + SPEED_DOUBTS)
+        self.speed = median(believed) ** weight if believed else 1.0
 
     def rate(self, depth: int) -> float:
         """Tokens a second at a depth, inside optimizer steps of all workers."""

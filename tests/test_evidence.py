@@ -59,18 +59,25 @@ def found(learning: Learning) -> Evidence:
 def test_earlier_runs_say_how_far_they_compare(fresh_home: Path) -> None:
     text = {TEXT: some_tokens().splits.key, MACHINE: f"{machine()}, 1 workers"}
     a_run("same", PARAMS | text, METRICS)
-    a_run("sampled", PARAMS | text, METRICS | {MetricName.TEST_DOCUMENTS: 3.0})
+    few = {MetricName.TEST_DOCUMENTS: 3.0}
+    a_run("sampled", PARAMS | text, METRICS | few)
+    between = {f"{MetricName.TEST_BITS}_low": 1.3, f"{MetricName.TEST_BITS}_high": 1.8}
+    a_run("sampled, and known how well", PARAMS | text, METRICS | few | between)
     a_run("dropped", PARAMS | text | {"learning.dropout": "0.1"}, METRICS)
     a_run("elsewhere", PARAMS | {TEXT: "another", MACHINE: "another"}, METRICS)
     a_run("failed", PARAMS | text, METRICS, "FAILED")
     a_run("of another family", PARAMS | text | {"model.family": "llama"}, METRICS)
     evidence = found(Learning(dropout=0.0))
-    said = {run.name: (run.same_text, run.same_machine, run.alike, run.whole) for run in evidence.runs}
+    said = {
+        run.name: (run.same_text, run.same_machine, run.alike, round(run.sample_error, 3))
+        for run in evidence.runs
+    }
     assert said == {
-        "same": (True, True, True, True),
-        "sampled": (True, True, True, False),
-        "dropped": (True, True, False, True),
-        "elsewhere": (False, False, True, True),
+        "same": (True, True, True, 0.0),
+        "sampled": (True, True, True, 0.05),
+        "sampled, and known how well": (True, True, True, 0.043),
+        "dropped": (True, True, False, 0.0),
+        "elsewhere": (False, False, True, 0.0),
     }
     assert not evidence.champion
     assert {run.name for run in found(Learning(dropout=0.1)).runs if run.alike} == {"dropped"}

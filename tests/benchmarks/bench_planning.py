@@ -233,10 +233,16 @@ def of_forecasts(seen: list[Observed]) -> list[Figure]:
     speeds = [100 * abs(one.speed_error) for one in worked]
     inside = 100 * float(np.mean([one.inside for one in worked]))
     widths = [100 * one.width for one in worked]
+    first, later = (
+        [width for width, one in zip(widths, worked, strict=True) if one.informed == informed]
+        for informed in (False, True)
+    )
+    apart = (("first run on a text", first), ("text known from earlier runs", later))
     return [
         of("tokens/s off the plan", speeds, "%", "<= 10", "<= 5"),
         of(f"score inside its interval ({len(worked)} runs)", [inside], "% of runs", ">= 80"),
         of("width of the interval", widths, "% of score", "<= 8", "<= 4"),
+        *(of(f"width, {name}", some, "% of score") for name, some in apart if some),
     ]
 
 

@@ -96,6 +96,11 @@ class Observed:
         return bool(low <= self.result()["value"] <= high)
 
     @property
+    def informed(self) -> bool:
+        """Whether earlier runs on the text told the forecast where it lies."""
+        return not str(self.plan["basis"]).startswith("the probe alone")
+
+    @property
     def width(self) -> float:
         """Of the foreseen interval, relative to its middle."""
         middle, low, high = self.result()["foreseen"]
