@@ -4,6 +4,7 @@ import logging
 import os
 import queue
 import shutil
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterable
@@ -15,6 +16,9 @@ from typing import Any
 import psutil
 import ray
 
+from tasks.artifacts import InputError
+
+ANSWER_SECONDS = 10.0  # that a cluster has to take a connection
 # What Ray imports when it is told to start, when it starts workers, and where it finds them.
 WHEN_STARTED, WHEN_TRAINING = (
     ("click", "aiohttp.web"),
@@ -78,7 +82,8 @@ def _start_ray() -> None:
 def _init_ray() -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
-    if os.environ.get("RAY_ADDRESS"):
+    if address := os.environ.get("RAY_ADDRESS"):
+        _refuse_silence(address)
         ray.init(**quiet)
         return
     _sweep()
@@ -90,6 +95,20 @@ def _init_ray() -> None:
         _temp_dir=str(_short_folder()),
         **quiet,
     )
+
+
+def _refuse_silence(address: str) -> None:
+    """Raises InputError where nobody listens at an address; Ray would try again for ever."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():  # such as auto
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+    except OSError as problem:
+        raise InputError(
+            f"no Ray cluster answers at RAY_ADDRESS={address} ({problem.strerror or problem}): start it with"
+            " `ray start --head`, or unset the variable"
+        ) from None
 
 
 def stop_ray() -> None:

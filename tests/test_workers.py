@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tasks.artifacts import InputError
+from tasks.processes import bound_socket
+from tasks.ray_session import start_ray
+
 IN_A_THREAD = """
 import sys
 from pathlib import Path
@@ -38,3 +42,11 @@ def test_ray_imports_nothing_in_its_threads_that_others_might_import_at_that_mom
         check=True,
     )
     assert done.stdout.splitlines()[-2:] == ["[]", "[]"]
+
+
+def test_a_cluster_that_does_not_answer_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with bound_socket(None, "--any") as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(InputError, match=f"no Ray cluster answers at RAY_ADDRESS={address}"):
+        start_ray()
