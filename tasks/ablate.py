@@ -97,8 +97,9 @@ def train_variant(
     assignment: Assignment, seconds: float, until: float | None, compute: Compute, name: str, seed: int
 ) -> Outcome:
     """One training on a warm worker: `seconds` long from now on, and given up at `until`, where time counts."""
-    if until is not None:
-        assignment = replace(assignment, clock=Wall(time.time() + seconds))
+    if isinstance(assignment.clock, Wall):
+        begun = replace(assignment.clock, deadline=time.time() + seconds)
+        assignment = replace(assignment, clock=begun)
     return workers_of(compute).carry_out(assignment, until=until)
 
 
@@ -148,7 +149,8 @@ class Comparing:
         if self.tokens_each:
             return optimal_depth(plan.law, plan.tokens, batch, plan.depths, self.tokens_each)
         share = self.seconds * STEPS_SHARE / self.workers
-        seen = {depth: share / seconds_per_token(plan.calibration.rates, depth) for depth in plan.depths}
+        rates = plan.calibration.rates
+        seen = {depth: plan.within_epochs(share / seconds_per_token(rates, depth)) for depth in plan.depths}
         return best_depth(plan.law, plan.tokens, batch, seen)
 
     def _variants(self, base: Blueprint, also: tuple[str, ...]) -> list[Variant]:
@@ -175,7 +177,7 @@ class Comparing:
             folder=folder,
             blueprint=blueprint,
             shards=self.tokens.get(variant.name, self.own_tokens).folder,
-            clock=TokenCount(self.tokens_each or 1),
+            clock=TokenCount(self.tokens_each) if self.tokens_each else Wall(math.inf, self.plan.most_tokens),
             looks=looks,
             watched_tokens=self.watched,
             peak_flops=self.plan.calibration.peak_flops,

@@ -68,14 +68,10 @@ def execute(
     interrupted = find_run(resume) if resume else None
     if not trains:
         return _execute(load_flow, request, interrupted, trains)
-    from tasks.ray_session import WHEN_STARTED, import_ahead, start_ray, stop_ray
-
-    def start() -> None:
-        with suppress(Exception):  # who needs Ray meets it again, and says so
-            start_ray()
+    from tasks.ray_session import WHEN_STARTED, import_ahead, stop_ray
 
     import_ahead(WHEN_STARTED)
-    threading.Thread(target=start, name="ray-start", daemon=True).start()
+    threading.Thread(target=_try_ray, name="ray-start", daemon=True).start()
     try:
         return _execute(load_flow, request, interrupted)
     finally:
@@ -120,9 +116,19 @@ def _execute(
             sys.exit(130)
 
 
+def _try_ray() -> None:
+    """Ray is up; where it cannot start, who needs it meets that again, and says so."""
+    from tasks.ray_session import start_ray
+
+    with suppress(Exception):
+        start_ray()
+
+
 def _start_workers(request: dict[str, Any] | None) -> None:
     """Has the workers start up in the background; a request that asks for other machines is refused later on."""
     from tasks.cluster import Compute
+
+    _try_ray()  # which then is through with its imports, before parts of Ray are imported here
     from tasks.workers import workers_of
 
     if request is not None:
