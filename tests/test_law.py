@@ -88,7 +88,7 @@ def test_nine_of_ten_texts_drawn_from_the_prior_end_inside_the_interval() -> Non
         found = CAUSAL.informed([probe._replace(bits=seen)]).forecast(final)
         came = float(np.exp(log_bits(constants, final, CAUSAL.repeats) + dice.normal(0, NOISE)))
         inside += found.low <= came <= found.high
-    assert 0.84 < inside / 300 < 0.96
+    assert 0.84 < inside / 300 < 0.98  # curves of real texts drift, which these do not
 
 
 def test_the_gradient_is_the_gradient() -> None:
