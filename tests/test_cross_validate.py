@@ -201,6 +201,8 @@ def folded(tokens: Tokens, compute: Compute, seconds: float, run: str, **learnin
     plan = Plan.model_construct(
         key=run,
         clock=Clock.model_construct(run_id=run, run_name=run),
+        blueprint=blueprint,
+        tokens=tokens,
         compute=compute,
         calibration=MEASURED,
         workers=2,
