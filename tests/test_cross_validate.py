@@ -210,6 +210,7 @@ def folded(tokens: Tokens, compute: Compute, seconds: float, run: str, **learnin
         folds_seconds=seconds,
         fold_tokens=None,
         final_seconds=100.0,
+        final_tokens=None,
     )
     names: list[Name] = [0, 1, 2, 3]
     folding = Folding(blueprint, plan, tokens, names + [NAIVE] * (fold_trainings(tokens.splits) > 4))
