@@ -35,9 +35,7 @@ from training.objectives import Objective
 MOST_BEYOND = 4.0  # times the weights of the largest model that was measured; beyond that nothing is known
 FINAL_GUESS = 0.85  # of the time left to train, until it is divided
 LEAST_FINAL_SECONDS = 5.0
-SPEED_DOUBTS = (
-    3.0  # runs as fast as planned, that are counted with the earlier ones: speeds vary by the minute
-)
+SPEED_DOUBTS = 3.0  # runs as fast as planned, counted with the earlier ones: speeds vary by the minute
 SPEEDS_BELIEVED = (0.7, 1.3)  # measured over predicted, of earlier runs; beyond, something else went on
 
 
@@ -83,7 +81,7 @@ class Deciding:
 
     def within_epochs(self, tokens: float) -> float:
         """So many tokens, or those after which a training has made its epochs."""
-        return min(tokens, (self.base.learning.epochs or math.inf) * self.tokens.tokens["train"])
+        return min(tokens, self.base.learning.most_tokens(self.tokens.tokens["train"]))
 
     def bought(self, depth: int, usable: float, share: float) -> float:
         """Tokens that a share of the budget buys at a depth, `usable` seconds being left where time counts."""

@@ -81,9 +81,9 @@ class Plan(Record):
 
     @property
     def most_tokens(self) -> int | None:
-        """Tokens after which any training has made its epochs; None where there is no such bound."""
-        epochs = self.blueprint.learning.epochs
-        return int(epochs * self.tokens.tokens["train"]) if epochs else None
+        """Tokens after which any training has made its epochs; None where there is no such bound, as clocks have it."""
+        most = self.blueprint.learning.most_tokens(self.tokens.tokens["train"])
+        return int(most) if most < math.inf else None
 
     def within_epochs(self, tokens: float) -> float:
         """So many tokens, or all that the epochs allow."""

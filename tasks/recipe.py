@@ -108,12 +108,13 @@ def check_files(sections: Mapping[str, Any]) -> None:
     """Raises InputError where files or their columns are not there; bad values are left to `check_parameters`."""
     from tasks.source import Files
 
-    source, objective = (sections.get(name) or {} for name in ("source", "objective"))
+    objective = sections.get("objective")
+    kind = objective.get("kind") if isinstance(objective, Mapping) else objective
     try:
-        files = Files.model_validate(source)
+        files = Files.model_validate(sections.get("source"))
     except ValidationError:  # or another kind of source
         return
-    files.check(labelled=objective.get("kind") == "sequence_classification")
+    files.check(labelled=kind == "sequence_classification")
 
 
 def check_parameters(flow: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,11 +54,13 @@ def settle(
     if batch is None:
         each = GPU_BATCH_TOKENS if on_gpu else BATCH_TOKENS
         batch, why_batch = each * workers, f"planner: {each:,} for each worker, which fills it"
+    settled: dict[str, float] = {"batch_tokens": batch, "context": context}
+    reasons = {"context": why_context, "batch_tokens": why_batch}
     epochs, why_epochs = learning.epochs, "user"
     if epochs is None:
         epochs, why_epochs = epochs_rule(objective)
-    settled = {"batch_tokens": batch, "context": context, "epochs": epochs}
-    reasons = {"context": why_context, "batch_tokens": why_batch, "epochs": why_epochs}
+    if epochs is not None:
+        settled["epochs"], reasons["epochs"] = epochs, why_epochs
     return learning.model_copy(update=settled), reasons
 
 

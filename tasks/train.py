@@ -66,6 +66,12 @@ def describe_weights(kept: str, folder: Path) -> str:
     return f"{names[kept]} kept{beside}"
 
 
+def made(plan: Plan, tokens: int) -> str:
+    """Why a training may have ended before its time."""
+    ended = plan.most_tokens is not None and tokens >= plan.most_tokens
+    return f"; its {plan.blueprint.learning.epochs:g} epochs are made, more text would help" if ended else ""
+
+
 @task(
     name=Trained.stage,
     task_run_name="train the final model",
@@ -97,7 +103,7 @@ def train_final(blueprint: Blueprint, plan: Plan, tokens: Tokens) -> Trained:
         summary = outcome.summary
         shown.result = (
             f"{summary.tokens:,} tokens in {summary.steps:,} steps, {summary.parameters:,} parameters, "
-            f"{describe_weights(summary.kept, folder)}"
+            f"{describe_weights(summary.kept, folder)}{made(plan, summary.tokens)}"
         )
         return Trained(
             key=plan.key,

@@ -6,7 +6,15 @@ import pytest
 from flows.pipeline import train_best_model
 from tasks.artifacts import InputError
 from tasks.cluster import Compute
-from tasks.recipe import TOGETHER, check_parameters, check_together, headline, list_recipes, load_recipe
+from tasks.recipe import (
+    TOGETHER,
+    check_files,
+    check_parameters,
+    check_together,
+    headline,
+    list_recipes,
+    load_recipe,
+)
 from tasks.source import Files
 from training.architectures import heads_of
 from training.model import Pretrained
@@ -128,3 +136,21 @@ def test_a_setting_that_sets_nothing_is_refused(setting: str) -> None:
 def test_a_strategy_that_cannot_be_is_refused_before_any_compute() -> None:
     with pytest.raises(InputError, match="strategy is single, but there are"):
         together("python-code", ["learning.strategy.kind=single"])
+
+
+@pytest.mark.parametrize(
+    "objective", ["sequence_classification", {"kind": "sequence_classification"}, None, 3]
+)
+def test_files_are_looked_for_before_all_else_whatever_the_rest_says(
+    objective: object, tmp_path: Path
+) -> None:
+    missing = {"kind": "files", "paths": [str(tmp_path / "nothing.txt")]}
+    with pytest.raises(InputError, match="does not exist"):
+        check_files({"source": missing, "objective": objective})
+    for source in (
+        None,
+        3,
+        {"kind": "hub"},
+        {"kind": "files", "paths": []},
+    ):  # for check_parameters to refuse
+        check_files({"source": source, "objective": objective})

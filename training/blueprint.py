@@ -1,6 +1,7 @@
 """Everything that one training needs, settled: trial, fold and final run differ in nothing else."""
 
 import hashlib
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -109,6 +110,10 @@ class Learning(Section):
         default=DDP(),
         description="How several workers share the final run. Trials and folds have a worker each, and are not shared.",
     )
+
+    def most_tokens(self, text: int) -> float:
+        """Tokens after which a training on a text of so many has made its epochs; infinite where they are open."""
+        return math.inf if self.epochs is None else self.epochs * text
 
 
 class Blueprint(Section):
