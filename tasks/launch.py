@@ -6,8 +6,8 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -66,25 +66,7 @@ def execute(
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     signal.signal(signal.SIGTERM, _interrupt)
     interrupted = find_run(resume) if resume else None
-    if not trains:
-        return _execute(load_flow, request, interrupted, trains)
-    from tasks.ray_session import WHEN_STARTED, import_ahead, stop_ray
-
-    import_ahead(WHEN_STARTED)
-    threading.Thread(target=_try_ray, name="ray-start", daemon=True).start()
-    try:
-        return _execute(load_flow, request, interrupted)
-    finally:
-        stop_ray()
-
-
-def _execute(
-    load_flow: "Callable[[], Flow[..., Any]]",
-    request: dict[str, Any] | None,
-    interrupted: str | None,
-    trains: bool = True,
-) -> str:
-    with start_prefect_server() as server:
+    with _ray_beside() if trains else nullcontext(), start_prefect_server() as server:
         if trains:
             _start_workers(request if request is not None else _planned(str(interrupted)))
         flow = load_flow()  # imports all the rest, while servers and workers start
@@ -114,6 +96,19 @@ def _execute(
             how = f"; `shoestring run --resume {str(run.id)[:8]}` goes on with this run"
             print("\nstopped" + how * (flow.name == RESUMABLE), file=sys.stderr)
             sys.exit(130)
+
+
+@contextmanager
+def _ray_beside() -> Iterator[None]:
+    """Ray starts in the background, and is gone at the end."""
+    from tasks.ray_session import WHEN_STARTED, import_ahead, stop_ray
+
+    import_ahead(WHEN_STARTED)
+    threading.Thread(target=_try_ray, name="ray-start", daemon=True).start()
+    try:
+        yield
+    finally:
+        stop_ray()
 
 
 def _try_ray() -> None:
