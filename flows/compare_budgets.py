@@ -15,9 +15,9 @@ from tasks.library import PythonStdlib
 from tasks.outbox import settle
 from tasks.recipe import check_budgets, check_together
 from tasks.register import Promotion
+from tasks.sides import Validation
 from tasks.source import Source
 from tasks.spelling import BytePairs, Tokenizer
-from tasks.split import Validation
 from tasks.study import Search
 from tasks.telemetry import publish
 from training.blueprint import Learning

@@ -3,6 +3,7 @@
 from prefect import flow
 
 from tasks.artifacts import Registered
+from tasks.augment import with_copies
 from tasks.clean import Cleaning, clean_corpus
 from tasks.clock import start_clock
 from tasks.cluster import Compute
@@ -14,9 +15,10 @@ from tasks.plan import plan_budget
 from tasks.recipe import check_together
 from tasks.register import Promotion, register_model
 from tasks.search import search_blueprint
+from tasks.sides import Validation
 from tasks.source import Source
 from tasks.spelling import BytePairs, Tokenizer
-from tasks.split import Validation, split_corpus
+from tasks.split import split_corpus
 from tasks.study import Search
 from tasks.telemetry import publish
 from tasks.tokens import tokenize_corpus
@@ -54,7 +56,8 @@ def train_best_model(
     clock = start_clock(budget, compute)
     corpus = publish(clean_corpus(source, cleaning))
     splits = publish(split_corpus(corpus, validation, objective))
-    tokens = publish(tokenize_corpus(splits, tokenizer, objective, model, clock))
+    tokens = tokenize_corpus(splits, tokenizer, objective, model, clock)
+    tokens = publish(with_copies(tokens, learning.augmentation, compute.device_type))
     plan = publish(
         plan_budget(clock, tokens, model, learning, objective, compute, search, promotion.name, seed)
     )

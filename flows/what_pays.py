@@ -6,6 +6,7 @@ from prefect import flow
 from pydantic import Field
 
 from tasks.ablate import check_comparison, compare_techniques
+from tasks.augment import with_copies
 from tasks.clean import Cleaning, clean_corpus
 from tasks.clock import start_clock
 from tasks.cluster import Compute
@@ -15,10 +16,12 @@ from tasks.plan import plan_budget
 from tasks.recipe import check_together
 from tasks.recleaned import clean_less
 from tasks.register import Promotion
+from tasks.sides import Validation
 from tasks.source import Source
 from tasks.spelling import BytePairs, Tokenizer
-from tasks.split import Validation, split_corpus
+from tasks.split import split_corpus
 from tasks.study import Search
+from tasks.techniques import all_augmentation
 from tasks.telemetry import publish
 from tasks.tokens import tokenize_corpus
 from tasks.worth import WhatPays
@@ -64,8 +67,10 @@ def what_pays(
     clock = start_clock(budget, compute)
     corpus = publish(clean_corpus(source, cleaning))
     splits = publish(split_corpus(corpus, validation, objective))
-    tokens = publish(tokenize_corpus(splits, tokenizer, objective, model, clock))
-    recleaned = clean_less(tokens, source, cleaning, validation, objective)
+    plain = tokenize_corpus(splits, tokenizer, objective, model, clock)
+    augmentation = all_augmentation(model, objective, learning, also)
+    recleaned = clean_less(plain, source, cleaning, validation, objective, augmentation, compute.device_type)
+    tokens = publish(with_copies(plain, augmentation, compute.device_type))
     plan = publish(
         plan_budget(clock, tokens, model, learning, objective, compute, Search(share=0), promotion.name, seed)
     )

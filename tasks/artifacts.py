@@ -1,22 +1,16 @@
 """What the stages hand to each other: small frozen records; the bytes stay in the store."""
 
-import hashlib
 import json
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
-from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict
 
 from tasks import home
 
 if TYPE_CHECKING:
-    from prefect.context import TaskRunContext
+    pass
 
 
 class InputError(ValueError):
@@ -48,25 +42,52 @@ class Record(BaseModel):
                 )
         return found
 
+    def examples(self) -> list[dict[str, Any]]:
+        """Single cases behind the figures, for a person to judge by; most records have none."""
+        return []
+
+    def files(self) -> tuple[Path, ...]:
+        """What belongs into the report of a run."""
+        return ()
+
 
 class Corpus(Record):
-    """Cleaned documents: `documents.parquet` with id, source, position, group, label, language, text, bytes."""
+    """Cleaned documents: `documents.parquet` with id, source, position, group, label, language, cluster, text, bytes.
+
+    Beside it lie `corpus.png` and `examples.json`: examples of what was dropped and changed.
+    """
 
     kind: ClassVar[str] = "corpus"
     stage: ClassVar[str] = "Clean the corpus"
     source: str  # one line that a person recognises
     documents_read: int
+    cut: int = 0  # pieces of long documents beyond their first
     documents: int
     bytes: int
-    dropped: dict[str, int]  # reason -> documents; documents + sum(dropped) == documents_read
+    dropped: dict[str, int]  # reason -> documents; documents + sum(dropped) == documents_read + cut
     changed: dict[str, int]  # reason -> documents
+    languages: dict[str, int] = {}  # ISO 639-1 -> documents
+    lengths: dict[str, int] = {}  # rank -> bytes
 
     def rows(self) -> list[dict[str, Any]]:
         """What came in, what became of it, and what was kept."""
         dropped = [{"what": f"dropped: {reason}", "documents": n} for reason, n in self.dropped.items()]
         changed = [{"what": f"changed: {reason}", "documents": n} for reason, n in self.changed.items()]
-        kept = {"what": f"kept ({self.bytes:,} bytes)", "documents": self.documents}
-        return [{"what": f"read: {self.source}", "documents": self.documents_read}, *dropped, kept, *changed]
+        read = [{"what": f"read: {self.source}", "documents": self.documents_read}]
+        read += [{"what": "more, as long ones were cut", "documents": self.cut}] * (self.cut > 0)
+        kept = [{"what": f"kept ({self.bytes:,} bytes)", "documents": self.documents}]
+        kept += [{"what": f"in language {name}", "documents": n} for name, n in self.languages.items()]
+        ranks = ", ".join(f"{rank} {length:,}" for rank, length in self.lengths.items())
+        return [*read, *dropped, *kept, *changed, {"what": f"lengths in bytes: {ranks}", "documents": None}]
+
+    def examples(self) -> list[dict[str, Any]]:
+        """Documents that were dropped or changed, a few of every reason; personal data are masked."""
+        found: list[dict[str, Any]] = json.loads((self.folder / "examples.json").read_text())
+        return found
+
+    def files(self) -> tuple[Path, ...]:
+        """The picture, and the examples."""
+        return self.folder / "corpus.png", self.folder / "examples.json"
 
 
 class Splits(Record):
@@ -106,6 +127,7 @@ class Tokens(Record):
     mask_token: int | None = None  # where gaps are to be filled
     labels: tuple[str, ...] = ()  # of a classification, in order of their ids
     changed_share: float = 0.0  # of documents that a checkpoint's tokenizer does not give back as they were
+    copies: dict[str, int] = {}  # who made copies of train documents, in other words -> of each document
 
     def rows(self) -> list[dict[str, Any]]:
         """Each split's tokens, start tokens included."""
@@ -123,6 +145,7 @@ class Tokens(Record):
             facts.append(f"{len(self.labels)} labels: {', '.join(self.labels)}")
         if self.changed_share:
             facts.append(f"{self.changed_share:.0%} of documents are changed by the checkpoint's tokenizer")
+        facts += [f"{each} copies of each train document by {maker}" for maker, each in self.copies.items()]
         return rows + [{"split": fact} for fact in facts]
 
 
@@ -244,72 +267,3 @@ class Registered(Record):
     mlflow_run_id: str
     verdict: str  # one sentence: champion or challenger, and why
     champion_version_before: int | None
-
-
-def content_key(*parts: Any) -> str:
-    """16 hexadecimal digits that name `parts` (JSON-like values and pydantic models) by content."""
-    text = json.dumps(parts, sort_keys=True, default=lambda value: value.model_dump(mode="json"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def code_key(*modules: ModuleType) -> str:
-    """Names the source code of `modules`: a changed file is a changed key."""
-    return content_key(*(Path(str(module.__file__)).read_text() for module in modules))
-
-
-def stored(kind: str, key: str) -> bool:
-    """Whether the store holds finished bytes under this key."""
-    return (home.store(kind) / key / "complete").exists()
-
-
-def once_a_run(context: "TaskRunContext", inputs: Mapping[str, Any]) -> str:
-    """Names a stage within its flow run, so that a run that goes on does not do it again."""
-    import prefect.runtime
-
-    return f"{context.task.task_key}-{prefect.runtime.flow_run.id}-{inputs.get('fold', '')}"
-
-
-def cache_key(record: type[Record], key: Callable[..., str]) -> Callable[..., str | None]:
-    """Prefect's name for a task's record: the store's own key, `key(**inputs)`.
-
-    For `@task(cache_key_fn=...)`. A record whose bytes are gone counts as absent, and the body runs
-    again. Inputs that cannot work have no key: the body runs and says why.
-    """
-
-    def name_of(context: "TaskRunContext", inputs: dict[str, Any]) -> str | None:
-        try:
-            bytes_key = key(**inputs)
-        except InputError:
-            return None
-        name, results = f"{record.kind}-{bytes_key}", context.result_store
-        if not stored(record.kind, bytes_key) and results.exists(name):
-            from prefect.types import DateTime
-
-            forgotten = results.create_result_record(None, key=name, expiration=DateTime.now(UTC))
-            results.persist_result_record(forgotten)
-        return name
-
-    return name_of
-
-
-@contextmanager
-def storing(kind: str, key: str) -> Iterator[Path]:
-    """A folder to fill; it appears under its key all at once, when the block ends well.
-
-    Two processes that store the same key write the same bytes: the first wins.
-    """
-    final = home.store(kind) / key
-    draft = final.with_name(f".{key}-{uuid4().hex[:8]}")
-    draft.mkdir(parents=True)
-    try:
-        yield draft
-        (draft / "complete").touch()
-        if final.exists() and not stored(kind, key):
-            shutil.rmtree(final)
-        try:
-            draft.rename(final)
-        except OSError:
-            if not stored(kind, key):
-                raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)

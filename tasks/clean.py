@@ -1,15 +1,13 @@
-"""Documents to a corpus: repaired, filtered, deduplicated; every drop is counted by its reason."""
+"""Documents to a corpus: each goes through the steps, copies are found among all; every drop is counted."""
 
-import hashlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import ftfy
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from prefect import task
@@ -17,17 +15,26 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 from pydantic import Field
 
-from tasks import artifacts, documents, filters, formats, library
+from tasks import corpus_report, duplicates, formats, home, near, parts, steps
 from tasks import source as sources
-from tasks.artifacts import Corpus, InputError, cache_key, code_key, content_key, storing
+from tasks.artifacts import Corpus, InputError
 from tasks.documents import Document, SetAside
-from tasks.filters import Filter
-from tasks.source import HubError, Source
+from tasks.drafts import Drafts, drafting
+from tasks.duplicates import Documents as Known
+from tasks.duplicates import Duplicates, Found
+from tasks.parts import Counts, Work
+from tasks.places import StoreError
+from tasks.source import Source
+from tasks.steps import AnyStep, Kind, Preset
+from tasks.store import cache_key, code_key, content_key, stored, storing
 from tasks.telemetry import stage
+from tasks.text import ReadsFiles, Step
 from training.config import Section
 
 GROUP_BYTES = 8 * 1024**2  # of text in a row group: what every later stage holds in memory at once
 GROUP_ROWS = 16_384
+RECORD = "corpus.json"
+CLEANING_SHARE = 0.85  # of the time; in the rest copies are found, and all is written
 
 SCHEMA = pa.schema(
     {
@@ -37,166 +44,169 @@ SCHEMA = pa.schema(
         "group": pa.string(),
         "label": pa.string(),
         "language": pa.string(),
+        "cluster": pa.string(),
         "text": pa.large_string(),
         "bytes": pa.int64(),
     }
-)
-
-# Repairs the encoding alone: ligatures, wide letters, curly quotes and HTML entities are content.
-REPAIR = ftfy.TextFixerConfig(
-    uncurl_quotes=False,
-    unescape_html=False,
-    fix_latin_ligatures=False,
-    fix_character_width=False,
-    explain=False,
 )
 
 
 class Cleaning(Section):
     """What happens to documents before anything is learnt from them."""
 
-    repair: bool = Field(
-        default=True,
-        description="Mends text that was decoded wrongly (ftfy) and composes accents (NFC). Off, the same word may"
-        " come in several spellings.",
+    preset: Preset = Field(
+        default="any",
+        description="Which steps a document goes through. any: mends it, and drops what is no text; suits prose and"
+        " code alike. code: drops also what a machine made. prose: also what reads badly, in English. web: also"
+        " menus, notices, other languages, and personal data. none: only the steps of `also`.",
     )
-    deduplicate: bool = Field(
-        default=True,
-        description="Keeps the first of equal documents. Off, copies are learnt by heart, and those of a test"
-        " document still leave training.",
+    without: tuple[Kind, ...] = Field(default=(), description="Steps of the preset that are left out.")
+    also: tuple[AnyStep, ...] = Field(
+        default=(),
+        description="More steps, after those of the preset; one of a kind that the preset has takes its place.",
     )
-    filters: tuple[Filter, ...] = Field(
-        default=(
-            filters.TooShort(),
-            filters.Unprintable(),
-            filters.MostlySymbols(),
-            filters.UnbrokenRun(),
-            filters.Repetitive(),
-        ),
-        description="A document goes for the first of these that objects.",
+    cut_bytes: int | None = Field(
+        default=None,
+        ge=256,
+        le=formats.LARGEST_BYTES // 2,
+        description="Cuts longer documents at blank lines into pieces of about this size, which are documents of"
+        " their own. Empty: none is cut.",
+    )
+    duplicates: Duplicates = Field(
+        default="near",
+        description="Which copies go. near: of documents that hardly differ the longest stays. equal: of equal ones"
+        " the first stays. none: all stay, and are learnt by heart. Those that stay never part in a split.",
+    )
+    similarity: float = Field(
+        default=near.SIMILARITY,
+        ge=0.5,
+        le=1,
+        description="Documents that share this part of their runs of five words hardly differ. Lower, documents go"
+        " that only quote each other.",
     )
 
-
-@dataclass
-class Counts:
-    """What came in and what became of it."""
-
-    read: int = 0
-    kept: int = 0
-    bytes: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    changed: Counter[str] = field(default_factory=Counter)
-
-
-def document_id(text: str) -> str:
-    """16 hexadecimal digits of the text's SHA-256: uniform, and its own."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def cleaned(text: str, repair: bool) -> tuple[str, list[str]]:
-    """The text with `\\n` line ends and mended Unicode, and what was changed."""
-    lines = text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
-    changed = ["line ends"] if lines != text else []
-    mended = ftfy.fix_text(lines, REPAIR) if repair and not lines.isascii() else lines
-    return mended, changed + (["Unicode repaired"] if mended != lines else [])
+    def steps(self) -> tuple[Step, ...]:
+        """The steps, in order."""
+        own: dict[str, Step] = {step.kind: step for step in self.also}
+        preset = [own.pop(step.kind, step) for step in steps.PRESETS[self.preset]]
+        return tuple(step for step in (*preset, *own.values()) if step.kind not in self.without)
 
 
 def clean(
     documents: Iterable[Document | SetAside],
     cleaning: Cleaning,
     folder: Path,
+    place: Path,
     size_bytes: int | None = None,
     progress: Callable[[float], None] = lambda share: None,
-) -> Counts:
-    """Writes what is kept to `documents.parquet`, in order; memory stays at one row group and 16 bytes a document.
+    workers: int | None = None,
+) -> tuple[Counts, Counter[str], dict[str, int]]:
+    """Writes what is kept to `documents.parquet`, in order, with a picture and examples beside it.
 
-    `kept + sum(dropped) == read`. `size_bytes` is what `progress` takes for the whole.
+    The counts (`kept + sum(dropped) == read + cut`), the languages, and the lengths. The result is the same for
+    any number of `workers` (see `tasks.spread`) and after any number of kills, what lies in `place` being used.
+    `size_bytes` is what `progress` takes for the whole.
     """
-    counts = Counts()
+    made = Drafts(place)
+    work = Work(cleaning.steps(), cleaning.cut_bytes)
+    counts = made.make(
+        documents,
+        work,
+        lambda done: progress(CLEANING_SHARE * min(1.0, done / (size_bytes or sys.maxsize))),
+        workers,
+    )
+    progress(CLEANING_SHARE)
+    known = made.known()
+    found = duplicates.find(known, cleaning.duplicates, cleaning.similarity)
+    _count_copies(counts, made, known, found)
+    languages = Counter[str]()
     with _Writer(folder / "documents.parquet") as writer:
-        read_bytes = 0
-        for row in _kept(documents, cleaning, counts):
-            writer.add(row)
-            read_bytes += row["bytes"]
-            if size_bytes:
-                progress(min(1.0, read_bytes / size_bytes))
+        for number, rows in enumerate(_kept(made, known.ids, found)):
+            languages.update(rows["language"].to_pylist())
+            writer.add(rows)
+            progress(CLEANING_SHARE + (1 - CLEANING_SHARE) * (number + 1) / made.count)
+    sizes = known.sizes[found.kept]
+    corpus_report.write(folder, counts, sizes)
     progress(1.0)
-    return counts
+    return counts, languages, corpus_report.lengths(sizes)
 
 
-def _kept(
-    documents: Iterable[Document | SetAside], cleaning: Cleaning, counts: Counts
-) -> Iterator[dict[str, Any]]:
-    seen: set[int] = set()
-    for document in documents:
-        counts.read += 1
-        if isinstance(document, SetAside):
-            counts.dropped[document.reason] += 1
+def _count_copies(counts: Counts, made: Drafts, known: Known, found: Found) -> None:
+    """Takes the copies that go out of what was kept, with a few of them as examples."""
+    for reason, copies in (
+        (duplicates.EQUAL, ~found.kept & found.repeats),
+        (duplicates.NEAR, ~found.kept & ~found.repeats),
+    ):
+        numbers = np.flatnonzero(copies)
+        if not len(numbers):
             continue
-        text, changes = cleaned(document.text, cleaning.repair)
-        name = document_id(text)
-        if reason := _objection(text, cleaning):
-            counts.dropped[reason] += 1
-        elif cleaning.deduplicate and int(name, 16) in seen:
-            counts.dropped["exact duplicate"] += 1
-        else:
-            seen.add(int(name, 16))
-            size = len(text.encode())
-            counts.kept += 1
-            counts.bytes += size
-            counts.changed.update(changes)
-            yield {
-                "id": name,
-                **document._asdict(),
-                "language": None,
-                "text": text,
-                "bytes": size,
-            }
+        counts.kept -= len(numbers)
+        counts.bytes -= int(known.sizes[numbers].sum())
+        counts.dropped[reason] += len(numbers)
+        for copy in numbers[np.argsort(known.ids[numbers], kind="stable")][: parts.EXAMPLES].tolist():
+            counts.show(reason, made.document(copy), known.text_of(int(found.instead[copy])))
 
 
-def _objection(text: str, cleaning: Cleaning) -> str | None:
-    if not text.strip():
-        return "empty"
-    return next((reason for filter_ in cleaning.filters if (reason := filter_.reason(text))), None)
+def _kept(made: Drafts, ids: duplicates.Hashes, found: Found) -> Iterator[pa.Table]:
+    """Each part's rows that stay, with the names of their clusters."""
+    start = 0
+    for part in made.parts():
+        here = slice(start, start + len(part.rows))
+        start = here.stop
+        there = np.flatnonzero(found.kept[here])
+        rows = part.rows.take(there)
+        named = {
+            "id": pa.array(names(ids[here][there]), pa.string()),
+            "cluster": pa.array(names(ids[found.clusters[here][there]]), pa.string()),
+        }
+        yield pa.table(
+            {name: named[name] if name in named else rows[name] for name in SCHEMA.names}, schema=SCHEMA
+        )
+
+
+def names(ids: duplicates.Hashes) -> list[str]:
+    """Ids as they are written: 16 hexadecimal digits."""
+    return [f"{one:016x}" for one in ids.tolist()]
 
 
 class _Writer:
-    """Rows to a parquet file, a row group at a time."""
+    """Rows to a parquet file, in row groups whose ends hang on the rows alone."""
 
     def __init__(self, path: Path) -> None:
         self._file = pq.ParquetWriter(path, SCHEMA, compression="zstd")
-        self._rows: list[dict[str, Any]] = []
-        self._bytes = 0
+        self._waiting = SCHEMA.empty_table()
 
-    def add(self, row: dict[str, Any]) -> None:
-        self._rows.append(row)
-        self._bytes += row["bytes"]
-        if self._bytes >= GROUP_BYTES or len(self._rows) >= GROUP_ROWS:
-            self._flush()
+    def add(self, rows: pa.Table) -> None:
+        self._waiting = pa.concat_tables([self._waiting, rows])
+        while (end := self._end()) is not None:
+            self._file.write_table(self._waiting.slice(0, end), row_group_size=end)
+            self._waiting = self._waiting.slice(end)
 
-    def _flush(self) -> None:
-        if self._rows:
-            self._file.write_table(pa.Table.from_pylist(self._rows, SCHEMA))
-        self._rows, self._bytes = [], 0
+    def _end(self) -> int | None:
+        """Where the first row group ends, if it does."""
+        full = int(np.searchsorted(np.cumsum(self._waiting["bytes"].to_numpy()), GROUP_BYTES)) + 1
+        end = min(full, GROUP_ROWS)
+        return end if end <= len(self._waiting) else None
 
     def __enter__(self) -> "_Writer":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        if kind is None:
-            self._flush()
+        if kind is None and len(self._waiting):
+            self._file.write_table(self._waiting)
         self._file.close()
 
 
 def corpus_key(source: Source, cleaning: Cleaning) -> str:
     """Names the corpus by the source's content, the settings and the code."""
-    code = code_key(sys.modules[__name__], artifacts, documents, filters, formats, library, sources)
-    return content_key(source.fingerprint(), cleaning, code)
+    files = [step.fingerprint() for step in cleaning.steps() if isinstance(step, ReadsFiles)]
+    code = code_key(sys.modules[__name__], duplicates, parts, sources, steps)
+    return content_key(source.fingerprint(), cleaning, files, code)
 
 
 def network_failed(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
-    """Whether trying again may help: only where the Hub did not answer."""
-    return isinstance(state.result(raise_on_failure=False), HubError)
+    """Whether trying again may help: only where the Hub or a store did not answer."""
+    return isinstance(state.result(raise_on_failure=False), StoreError)
 
 
 @task(
@@ -211,20 +221,43 @@ def network_failed(task: Task[..., Any], run: TaskRun, state: State[Any]) -> boo
 )
 def clean_corpus(source: Source, cleaning: Cleaning) -> Corpus:
     """The source's documents, cleaned, in the store. Raises InputError where nothing is left."""
+    return store_corpus(source, cleaning)
+
+
+def store_corpus(source: Source, cleaning: Cleaning) -> Corpus:
+    """The same without Prefect; what the store has is taken from there."""
     key = corpus_key(source, cleaning)
-    with stage("Clean the corpus") as shown, storing(Corpus.kind, key) as folder:
-        counts = clean(source.documents(), cleaning, folder, source.size_bytes(), shown)
-        if not counts.kept:
-            raise InputError(_nothing_left(source, counts))
-        shown.result = f"{counts.kept:,} of {counts.read:,} documents, {counts.bytes / 1e6:.1f} MB"
+    with stage(Corpus.stage) as shown:
+        if not stored(Corpus.kind, key):
+            with drafting(Corpus.kind, key) as place, storing(Corpus.kind, key) as folder:
+                corpus = _cleaned(source, cleaning, key, folder, place, shown)
+                (folder / RECORD).write_text(corpus.model_dump_json(indent=1))
+        corpus = Corpus.model_validate_json((home.store(Corpus.kind) / key / RECORD).read_text())
+        shown.result = (
+            f"{corpus.documents:,} of {corpus.documents_read:,} documents, {corpus.bytes / 1e6:.1f} MB"
+        )
+    return corpus
+
+
+def _cleaned(
+    source: Source, cleaning: Cleaning, key: str, folder: Path, place: Path, shown: Callable[[float], None]
+) -> Corpus:
+    """The record of what is then in `folder`."""
+    size = source.size_bytes()
+    counts, languages, lengths = clean(source.documents(), cleaning, folder, place, size, shown)
+    if not counts.kept:
+        raise InputError(_nothing_left(source, counts))
     return Corpus(
         key=key,
         source=source.describe(),
         documents_read=counts.read,
+        cut=counts.cut,
         documents=counts.kept,
         bytes=counts.bytes,
         dropped=dict(counts.dropped.most_common()),
         changed=dict(counts.changed.most_common()),
+        languages=corpus_report.told_apart(languages),
+        lengths=lengths,
     )
 
 
@@ -234,5 +267,5 @@ def _nothing_left(source: Source, counts: Counts) -> str:
         return f"{source.describe()} holds no documents: name other data in the source's settings."
     return (
         f"No document of {source.describe()} is left after cleaning. Of {counts.read} were dropped: {why}."
-        " Turn off filters in cleaning.filters, or name other data."
+        " Choose another cleaning.preset, leave steps out with cleaning.without, or name other data."
     )

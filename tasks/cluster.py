@@ -8,7 +8,8 @@ import torch
 from pydantic import Field
 
 from tasks.artifacts import InputError
-from tasks.ray_session import cores, start_ray
+from tasks.ray_session import start_ray
+from tasks.spread import cores
 from training.config import Section
 
 

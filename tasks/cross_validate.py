@@ -16,14 +16,16 @@ import numpy as np
 from prefect import task
 from pydantic import BaseModel, ConfigDict
 
-from tasks.artifacts import Folds, Splits, Tokens, once_a_run
+from tasks.artifacts import Folds, Splits, Tokens
 from tasks.children import log_child
 from tasks.fold_scores import NAIVE, compare, describe, held_out_ratio, summarise
 from tasks.home import run_folder
 from tasks.outbox import Status
 from tasks.planned import Plan
 from tasks.settle import PASSES, STEP_PASSES, scored_tokens, uncompiled
-from tasks.split import Validation, fold_trainings
+from tasks.sides import Validation
+from tasks.split import fold_trainings
+from tasks.store import once_a_run
 from tasks.telemetry import Stage, log, stage
 from tasks.workers import side_by_side, workers_of
 from training.blueprint import Blueprint

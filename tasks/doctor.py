@@ -126,7 +126,7 @@ def _stack() -> Check:
 
 
 def _cores() -> Check:
-    from tasks.ray_session import cores
+    from tasks.spread import cores
 
     load = psutil.getloadavg()[0]
     found = f"{cores()} of {psutil.cpu_count()}, {load:.1f} busy in the last minute"

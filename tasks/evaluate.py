@@ -14,7 +14,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
 from tasks import plots
-from tasks.artifacts import Baseline, Folds, InputError, Report, Splits, Trained, content_key
+from tasks.artifacts import Baseline, Folds, InputError, Report, Splits, Trained
 from tasks.generate import load
 from tasks.heads import USES, head_of
 from tasks.samples import samples_of, show_samples
@@ -28,6 +28,7 @@ from tasks.scores import (
     score_within,
     train_labels,
 )
+from tasks.store import content_key
 from tasks.telemetry import in_a_run, stage
 from training.classification import classification_metrics, macro_averages, resampled_metrics
 from training.metrics import bits

@@ -11,13 +11,14 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
 from tasks import outbox
-from tasks.artifacts import Record, content_key
+from tasks.artifacts import Record
 from tasks.budgets import Measured
 from tasks.clock import process_start
 from tasks.comparison_plots import draw_frontier, picture
 from tasks.home import run_folder
 from tasks.outbox import Courier, Letter
 from tasks.planned import Plan
+from tasks.store import content_key
 from tasks.telemetry import in_a_run, link_runs, stage
 from training.budget import Unit, parse_budget
 from training.law import Forecast

@@ -13,8 +13,9 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 from transformers.utils import logging
 
 from tasks import home, tracking
-from tasks.artifacts import InputError, content_key, stored, storing
+from tasks.artifacts import InputError
 from tasks.heads import USES, head_of
+from tasks.store import content_key, stored, storing
 from training.pretrained import load_saved
 
 if TYPE_CHECKING:

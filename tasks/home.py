@@ -43,6 +43,9 @@ DEFAULTS = {
     "TRANSFORMERS_VERBOSITY": "error",  # it warns of kernels that only a GPU has
 }
 
+# For commands that draw their own lines on the terminal.
+QUIET = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
+
 
 def home() -> Path:
     """The home folder, absolute: `$SHOESTRING_HOME`, or `./.shoestring`."""
@@ -66,6 +69,12 @@ def use_home(folder: Path | None = None) -> Path:
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     return place
+
+
+def quiet() -> None:
+    """Leaves the terminal to this command's own lines; the stack's go to the server alone."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
 
 
 def store(kind: str) -> Path:

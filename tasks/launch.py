@@ -1,7 +1,6 @@
 """A run from the command line: checks at the door, servers and workers up, and the flow."""
 
 import json
-import os
 import shutil
 import signal
 import sys
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 SMALLEST_DISK_BYTES = 500e6
 SAVING_SECONDS = 10.0  # for last checkpoints, when the user ends the run
 RESUMABLE = "train-best-model"  # the flow that goes on where it was stopped
-QUIET = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}  # the terminal has lines of its own
 
 
 def read_request(
@@ -63,7 +61,7 @@ def execute(
     Raises InputError for what the user can mend, KeyboardInterrupt when told to stop, and whatever
     the flow fails with.
     """
-    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    home.quiet()
     signal.signal(signal.SIGTERM, _interrupt)
     interrupted = find_run(resume) if resume else None
     with _ray_beside() if trains else nullcontext(), start_prefect_server() as server:

@@ -13,9 +13,10 @@ from typing import Literal
 from pydantic import Field
 
 from tasks import formats
-from tasks.artifacts import InputError, content_key
+from tasks.artifacts import InputError
 from tasks.documents import Document, SetAside, below, digest, document
 from tasks.formats import Reason, text_of
+from tasks.store import content_key
 from training.config import Choice
 
 NOT_SHIPPED = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}

@@ -1,6 +1,6 @@
 """The pictures of a run, for a README or a page: few marks, labels at the marks, colours for every eye."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from textwrap import fill
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 
 from tasks.artifacts import Folds
 from training.classification import BINS, calibration_bins
@@ -48,6 +48,7 @@ STYLE = {
 }
 WIDTH_INCHES, DOTS_PER_INCH = 7.2, 144
 SMOOTHING = 0.95  # of the loss, by eye
+MOST_BARS = 10  # of reasons
 MOST_LABELS = 16  # that a confusion matrix can show with numbers
 
 
@@ -205,6 +206,34 @@ def reliability(confidence: Floats, right: Flags, out: Path) -> Path:
         axes.set(
             title="Reliability", xlabel="confidence", ylabel="share right", xlim=(0, 1.02), ylim=(0, 1.02)
         )
+        return save(figure, out)
+
+
+def corpus(sizes: Ints, dropped: Mapping[str, int], changed: Mapping[str, int], read: int, out: Path) -> Path:
+    """How long the documents are that were kept, and what share of all was dropped and changed, and why."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH_INCHES, 3.6), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=(1, 1.2))
+        if len(sizes):
+            edges = np.geomspace(max(1, sizes.min()), sizes.max() + 1, min(30, 5 + len(sizes) // 10))
+            left.hist(sizes, edges, color=BLUE)
+            left.set_xscale("log")
+            left.xaxis.set_major_formatter(lambda size, _: f"{size:,.0f}")
+            left.xaxis.set_minor_formatter(NullFormatter())
+        left.yaxis.set_major_locator(MaxNLocator(integer=True))
+        left.set(title=f"{len(sizes):,} documents kept", xlabel="bytes")
+        bars = [(reason, number, ORANGE) for reason, number in dropped.items()]
+        bars += [(reason, number, GREEN) for reason, number in changed.items()]
+        bars = sorted(bars, key=lambda bar: -bar[1])[:MOST_BARS][::-1]
+        names = [fill(reason, 30) for reason, _, _ in bars]
+        right.barh(names, [number / max(1, read) for _, number, _ in bars], color=[bar[2] for bar in bars])
+        for place, (_, number, colour) in enumerate(bars):
+            right.annotate(f" {number:,}", (number / max(1, read), place), va="center", color=colour, size=9)
+        right.xaxis.set_major_formatter(PercentFormatter(1.0))
+        right.grid(axis="y", visible=False)
+        right.margins(x=0.15)
+        right.set_title("Dropped and changed")
+        right.set_xlabel("orange: of all documents dropped, green: changed")
         return save(figure, out)
 
 

@@ -17,7 +17,7 @@ from tasks import home
 
 IN_USE_SECONDS = 600.0  # a running flow writes its clock every second; a suspended laptop is forgiven
 DAY_SECONDS = 86_400.0
-KEY = re.compile(r"[0-9a-f]{16}")  # as `tasks.artifacts.content_key` makes them
+KEY = re.compile(r"[0-9a-f]{16}")  # as `tasks.store.content_key` makes them
 
 
 @dataclass(frozen=True)

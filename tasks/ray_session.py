@@ -17,6 +17,7 @@ import psutil
 import ray
 
 from tasks.artifacts import InputError
+from tasks.spread import cores
 
 ANSWER_SECONDS = 10.0  # that a cluster has to take a connection
 # What Ray imports when it is told to start, when it starts workers, and where it finds them.
@@ -41,13 +42,6 @@ def import_ahead(modules: Iterable[str]) -> None:
 def before_stop(end: Callable[[], None]) -> None:
     """Has `end` called before Ray ends: a thread that still waits for Ray then takes the process with it."""
     _before.append(end)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return psutil.cpu_count(logical=False) or 1
 
 
 def start_ray() -> None:

@@ -3,9 +3,10 @@
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -64,6 +65,11 @@ def load_recipe(name: str, settings: Iterable[str] = ()) -> dict[str, Any]:
     if not isinstance(sections, dict):
         raise InputError(f"{path} is not a recipe: it must hold sections such as `source:` and `learning:`")
     sections.setdefault("promotion", {}).setdefault("name", path.stem)
+    return put_in(sections, settings)
+
+
+def put_in(sections: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """The sections with `section.field=value` settings put in; raises InputError where one is no assignment."""
     for setting in sorted(settings, key=lambda setting: ".kind=" not in setting):
         dotted, equals, text = setting.partition("=")
         if not equals:
@@ -106,6 +112,27 @@ def check_budgets(budgets: Sequence[str]) -> None:
 
 def check_files(sections: Mapping[str, Any]) -> None:
     """Raises InputError where files or their columns are not there; bad values are left to `check_parameters`."""
+    _check_source(sections)
+    _check_steps(sections)
+
+
+def _check_steps(sections: Mapping[str, Any]) -> None:
+    """The files that steps of the cleaning read."""
+    cleaning = sections.get("cleaning")
+    also = cleaning.get("also") if isinstance(cleaning, Mapping) else None
+    if not also:
+        return
+    from tasks.contamination import Contamination
+    from tasks.toxic import ToxicWords
+
+    for member in (Contamination, ToxicWords):
+        for step in also:
+            if isinstance(step, Mapping) and step.get("kind") == member.model_fields["kind"].default:
+                with suppress(ValidationError):
+                    member.model_validate(step).check()
+
+
+def _check_source(sections: Mapping[str, Any]) -> None:
     from tasks.source import Files
 
     objective = sections.get("objective")
@@ -158,6 +185,7 @@ def _check_data_and_machine(
     source: "Source", objective: "Objective", model: "Model", learning: "Learning", compute: "Compute"
 ) -> None:
     from training.architectures import check_head, check_packing
+    from training.augmentation import check_augmentation
     from training.model import Pretrained, Shape
     from training.pretrained import folder_of, read_config
 
@@ -175,6 +203,7 @@ def _check_data_and_machine(
         planned = isinstance(model, Pretrained) or model.settled_depth() is not None
         learning.strategy.check(compute.count(), config if planned else None)
         check_packing(config.model_type, learning.packing)
+        check_augmentation(learning.augmentation, objective.head)
     except ValueError as problem:
         raise InputError(str(problem)) from None
     if learning.precision == "fp16" and not compute.on_gpu():
@@ -212,17 +241,22 @@ def _explain(error: Any, form: type[BaseModel]) -> str:
 
 def _names(form: type[BaseModel], path: list[str]) -> set[str]:
     """The fields that may stand at a place; steps that name the kind of a choice select it."""
-    from typing import get_args
-
-    candidates: list[Any] = [form]
+    candidates: list[type[BaseModel]] = [form]
     for step in path:
-        deeper: list[Any] = []
+        deeper: list[type[BaseModel]] = []
         for model in candidates:
             if step in model.model_fields:
-                annotation = model.model_fields[step].annotation
-                members = [annotation, *get_args(annotation)]
-                deeper += [m for m in members if isinstance(m, type) and issubclass(m, BaseModel)]
-            elif "kind" in model.model_fields and model.model_fields["kind"].default == step:
-                deeper.append(model)
+                deeper += _sections_in(model.model_fields[step].annotation)
+            elif step.isdigit() or (
+                "kind" in model.model_fields and model.model_fields["kind"].default == step
+            ):
+                deeper.append(model)  # of a list, or the choice
         candidates = deeper
     return {name for model in candidates for name in model.model_fields}
+
+
+def _sections_in(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that a value of this type may be, or hold."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for part in get_args(annotation) for section in _sections_in(part)]

@@ -12,14 +12,18 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 from prefect import task
 
-from tasks.artifacts import Splits, Tokens, code_key, content_key, stored, storing
+from tasks.artifacts import Splits, Tokens
+from tasks.augment import with_copies
 from tasks.clean import Cleaning, clean_corpus
+from tasks.packing import Packer, Texts, pack
+from tasks.sides import Validation
 from tasks.source import Source
 from tasks.spelling import Spelling
-from tasks.split import Validation, split_corpus
+from tasks.split import split_corpus
+from tasks.store import code_key, content_key, stored, storing
 from tasks.techniques import CLEANINGS
 from tasks.telemetry import stage
-from tasks.tokens import Texts, pack
+from training.augmentation import Augmentation
 from training.data import Shards, Slice
 from training.model import Pretrained
 from training.objectives import Objective
@@ -68,7 +72,9 @@ def packed_alike(tokens: Tokens, other: Splits, objective: Objective) -> Tokens:
     if not stored(Tokens.kind, key):
         spelt = Spelling.of_checkpoint(Pretrained(name=str(tokens.folder / "tokenizer")), objective.head)
         with storing(Tokens.kind, key) as folder:
-            pack(texts_of(other), spelt, folder, tokens.labels)
+            special = spelt.start_token, spelt.mask_token
+            with Packer(folder, spelt.vocabulary, *special, tokens.labels) as packer:
+                pack(texts_of(other), spelt.encoding(packer.dtype.name), packer)
             for held_out in ("validation", "test"):
                 for ending in ("bin", "npy"):
                     shutil.copy(tokens.folder / f"{held_out}.{ending}", folder)
@@ -79,7 +85,13 @@ def packed_alike(tokens: Tokens, other: Splits, objective: Objective) -> Tokens:
 
 @task(name="Clean the text less", task_run_name="clean the text less")
 def clean_less(
-    tokens: Tokens, source: Source, cleaning: Cleaning, validation: Validation, objective: Objective
+    tokens: Tokens,
+    source: Source,
+    cleaning: Cleaning,
+    validation: Validation,
+    objective: Objective,
+    augmentation: tuple[Augmentation, ...] = (),
+    device: str = "cpu",
 ) -> Recleaned:
     """The tokens without each step of the cleaning that changes this text."""
     found = Recleaned({}, {})
@@ -90,7 +102,8 @@ def clean_less(
             splits = split_corpus(clean_corpus(source, less), validation, objective)
             why = objection(tokens.splits, splits, tokens.labels)
             if why is None:
-                found.tokens[name] = packed_alike(tokens, splits, objective)
+                alike = packed_alike(tokens, splits, objective)
+                found.tokens[name] = with_copies(alike, augmentation, device)
             else:
                 found.left_out[name] = why
         shown.result = "; ".join(

@@ -18,12 +18,13 @@ from prefect.artifacts import create_markdown_artifact
 from pydantic import Field
 
 from tasks import tracking
-from tasks.artifacts import InputError, Registered, Report, Trained, content_key
+from tasks.artifacts import InputError, Registered, Report, Trained
 from tasks.card import write_card
 from tasks.evidence import MACHINE, SETTINGS, TEXT, machine
 from tasks.gate import Verdict, judge
 from tasks.generate import load
 from tasks.heads import USES
+from tasks.store import content_key
 from tasks.telemetry import in_a_run, stage
 from tasks.tracking import MetricName
 from training.config import Section

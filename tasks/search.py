@@ -8,11 +8,12 @@ from typing import Any
 from prefect import task
 from prefect.artifacts import create_table_artifact
 
-from tasks.artifacts import Tokens, once_a_run
+from tasks.artifacts import Tokens
 from tasks.calibrate import at_depth
 from tasks.home import run_folder
 from tasks.planned import Plan
 from tasks.space import transferred
+from tasks.store import once_a_run
 from tasks.study import Search, front, importances, rows_of
 from tasks.telemetry import in_a_run, stage
 from tasks.trials import Searching

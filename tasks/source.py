@@ -1,20 +1,26 @@
 """Where documents come from: this Python's own library, files, or a dataset of the Hub."""
 
-import glob
 from collections.abc import Iterable, Iterator
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from tasks import formats
-from tasks.artifacts import InputError, content_key
-from tasks.documents import Document, SetAside, below, digest, document
+from tasks import archives, formats, places, tables
+from tasks.archives import Part
+from tasks.artifacts import InputError
+from tasks.documents import Document, SetAside, below, digest, document, name_in
 from tasks.formats import Reason
 from tasks.library import PythonFunctions, PythonStdlib
+from tasks.places import Place, StoreError
+from tasks.store import content_key
+from tasks.webpages import PageReader
 from training.config import AnyOf, Choice
 
-CHECKED_FILES = 20  # tables whose columns are looked at before any compute
+NAMING_COLUMNS = formats.TABLES | formats.ARCHIVES
+CHECKED_FILES = 20  # of those, whose columns are looked at before any compute
+CHECKED_BYTES = 4 * 1024**2  # of a packed one's start
 
 
 # A column's name; one that is a number may be written as such.
@@ -22,15 +28,16 @@ Column = Annotated[str, BeforeValidator(lambda name: str(name) if isinstance(nam
 
 
 class Files(Choice):
-    """Your own files: whole text files, and the rows of tables; all may be packed with gzip or zstd."""
+    """Your own files: text files, web pages, the rows of tables; packed with gzip, zstd, tar or zip, and in stores."""
 
     kind: Literal["files"] = "files"
     paths: Annotated[
         tuple[str, ...], BeforeValidator(lambda paths: (paths,) if isinstance(paths, str) else paths)
     ] = Field(
         min_length=1,
-        description="Files, folders and globs. In folders, text files (txt, md, py, ...) and tables (jsonl,"
-        " csv, tsv, parquet) are read, others ignored; a file named outright is read whatever its ending.",
+        description="Files, folders, globs, and such in stores (s3://bucket/folder). In folders and archives (tar,"
+        " zip), text files (txt, md, py, ...), web pages and tables (jsonl, csv, tsv, parquet) are read, others"
+        " ignored; a file named outright is read whatever its ending.",
     )
     text_column: Column = Field(
         default="text", description="Column of a table that holds the text; rows without it are set aside."
@@ -38,6 +45,11 @@ class Files(Choice):
     label_column: Column | None = Field(
         default=None,
         description="Column that holds the label; text files are labelled with their folder's name.",
+    )
+    group_column: Column | None = Field(
+        default=None,
+        description="Column that says what a row belongs to, such as its author; a group stays on one side of the"
+        " split. Without it, pieces of one work may be both learnt from and judged by.",
     )
     header: bool = Field(
         default=True,
@@ -48,63 +60,114 @@ class Files(Choice):
         default=None,
         ge=256,
         le=formats.LARGEST_BYTES // 2,
-        description="Cuts text files at blank lines into documents of about this size. Without it a single"
+        description="Cuts text files and pages at blank lines into documents of about this size. Without it a single"
         " book is one document, which cannot be split, and a file over 16 MiB is set aside.",
     )
 
     def documents(self) -> Iterator[Document | SetAside]:
-        """Each text file, piece of one, or row of a table, in the order of the paths' names."""
-        for path in self._files():
-            read = self._rows(path) if formats.ending(path) in formats.TABLES else self._texts(path)
-            for position, (group, label, value) in enumerate(read):
-                yield document(path.as_posix(), position, group, label, value)
+        """Each text file, page, piece of one, or row of a table, in the order of the paths' names.
+
+        Raises StoreError where a store does not answer, so that nothing is lost unnoticed.
+        """
+        with PageReader() as pages:
+            for place in places.find(self.paths):
+                if isinstance(place, SetAside):
+                    yield place
+                else:
+                    yield from self._documents(place, pages)
 
     def fingerprint(self) -> str:
-        """Names the settings and the content of all files; one pass over changed files."""
-        return content_key(self, [(path.as_posix(), digest(path)) for path in self._files()])
+        """Names the settings and the content of all files; one pass over changed files, none over stores."""
+        return content_key(self, [(place.name, place.fingerprint()) for place in self._places()])
 
     def describe(self) -> str:
         """One line that a person recognises."""
         labels = f", labels in column {self.label_column}" if self.label_column else ""
-        return "files: " + ", ".join(self.paths) + labels
+        return "files: " + ", ".join(map(places.without_secrets, self.paths)) + labels
 
     def size_bytes(self) -> int | None:
-        """Bytes on disk, for progress; packed files unpack to more."""
-        return sum(path.stat().st_size for path in self._files())
+        """Bytes of the files, for progress; packed ones unpack to more."""
+        return sum(place.size_bytes() or 0 for place in self._places())
 
     def check(self, labelled: bool = False) -> None:
         """Raises InputError for a missing path, a folder or glob without files, or a missing column.
 
         `labelled`: also for tables whose column of labels is not named.
         """
-        tables = [path for path in self._files() if formats.ending(path) in formats.TABLES]
-        for path in tables[:CHECKED_FILES]:
-            names = formats.columns(path, self.header)
-            _check_columns(str(path), names, self._columns())
-            if labelled and self.label_column is None:
-                raise InputError(_no_labels(str(path), names))
+        try:
+            named = [place for place in self._places() if formats.ending(place.name) in NAMING_COLUMNS]
+            for place in named[:CHECKED_FILES]:
+                for name, columns in _first_columns(place, self.header):
+                    _check_columns(name, columns, self._columns())
+                    if labelled and self.label_column is None:
+                        raise InputError(_no_labels(name, columns))
+        except StoreError as error:
+            raise InputError(
+                f"source.paths: {error} Look at the address, and whether it can be reached."
+            ) from None
 
-    def _files(self) -> list[Path]:
-        return sorted({path for given in self.paths for path in _matches(given)})
+    def _places(self) -> list[Place]:
+        return [place for place in places.find(self.paths) if not isinstance(place, SetAside)]
 
-    def _texts(self, path: Path) -> Iterator[tuple[str, str, object]]:
-        folder = path.resolve().parent.name
-        cut = self.cut_bytes
-        for value in [formats.whole(path)] if cut is None else formats.pieces(path, cut):
-            yield folder, folder, value
+    def _documents(self, place: Place, pages: PageReader) -> Iterator[Document | SetAside]:
+        for part in formats.until_broken(_parts(place)):
+            if isinstance(part, Reason):
+                yield SetAside(place.name, 0, part)
+                continue
+            for position, (group, label, value) in enumerate(self._read(part, pages)):
+                yield document(part.name, position, group, label, value)
 
-    def _rows(self, path: Path) -> Iterator[tuple[str, object, object]]:
-        for row in formats.rows(path, self._columns(), self.header):
+    def _read(self, part: Part, pages: PageReader) -> Iterator[tuple[str, object, object]]:
+        if isinstance(part.stream, Reason):
+            yield part.folder, None, part.stream
+        elif part.ending in formats.TABLES:
+            yield from self._rows(part, part.stream)
+        else:
+            texts = pages.texts if part.ending in formats.PAGES else formats.texts
+            for value in texts(part.stream, self.cut_bytes):
+                yield part.folder, part.folder, value
+
+    def _rows(self, part: Part, stream: BufferedReader) -> Iterator[tuple[str, object, object]]:
+        file = part.name.rpartition("/")[2]
+        for position, row in enumerate(tables.rows(stream, part.ending, self._columns(), self.header)):
             if isinstance(row, Reason):
-                yield path.name, None, row
-            else:
-                yield path.name, row.get(self.label_column or ""), row.get(self.text_column)
+                yield file, None, row
+                continue
+            group = file if self.group_column is None else name_in(row.get(self.group_column))
+            yield (
+                group or f"{part.name}:{position}",
+                row.get(self.label_column or ""),
+                row.get(self.text_column),
+            )
 
     def _columns(self) -> list[str]:
-        return [self.text_column] + ([self.label_column] if self.label_column else [])
+        named = [self.text_column, self.label_column, self.group_column]
+        return list(dict.fromkeys(name for name in named if name))
 
 
-class HubError(ConnectionError):
+def _parts(place: Place) -> Iterator[Part]:
+    with place.open() as file:
+        yield from archives.parts(place.name, place.folder, file, place.size_bytes())
+
+
+def _first_columns(place: Place, header: bool) -> Iterator[tuple[str, list[str] | None]]:
+    """A table, or the first one in an archive, if any, with its columns; None where its start does not say."""
+    try:
+        with place.open() as file:
+            at_once = formats.packing(place.name) is None and file.seekable()
+            start = file if at_once else BytesIO(file.read(CHECKED_BYTES) or b"")
+            for part in archives.parts(place.name, place.folder, start, None):
+                if part.ending in formats.TABLES and not isinstance(part.stream, Reason):
+                    yield part.name, tables.columns(part.stream, part.ending, header)
+                    return
+    except ConnectionError:
+        raise
+    except OSError:  # which documents() sets aside
+        if formats.ending(place.name) in formats.TABLES:
+            yield place.name, None
+
+
+class HubError(StoreError):
     """The Hub did not answer as it should; trying again may help."""
 
 
@@ -189,26 +252,6 @@ def _answered(name: str, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, A
         yield from rows
     except Exception as error:  # datasets, fsspec, pyarrow and the http client each have their own
         raise HubError(f"dataset {name} broke off: {type(error).__name__}: {error}") from error
-
-
-def _matches(given: str) -> list[Path]:
-    """The files that one entry of `paths` means; raises InputError where there are none."""
-    path = Path(given).expanduser()
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        found = below(path, formats.TABLES | formats.PLAIN)
-        missing = (
-            f"holds no file that can be read (such as {', '.join(sorted(formats.TABLES))}, .txt, .md, .py)"
-        )
-    elif glob.has_magic(given):
-        named = [Path(match) for match in glob.glob(str(path), recursive=True)]  # noqa: PTH207 (absolute ones too)
-        found, missing = [match for match in named if match.is_file()], "matches no file"
-    else:
-        found, missing = [], "does not exist"
-    if not found:
-        raise InputError(f"source.paths: {given} {missing}. Paths start from {Path.cwd()}; give another.")
-    return found
 
 
 def _no_labels(where: str, columns: list[str] | None) -> str:

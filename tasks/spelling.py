@@ -9,8 +9,11 @@ from pydantic import Field
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
-from tasks.artifacts import InputError, content_key
+from tasks.artifacts import InputError
 from tasks.documents import below, digest
+from tasks.encoding import Slow, engine_of
+from tasks.packing import Encoding
+from tasks.store import content_key
 from training.budget import vocabulary_rule
 from training.config import AnyOf, Choice
 from training.model import Head, Pretrained
@@ -136,21 +139,13 @@ class Spelling:
         mask = saved.mask_token_id if head == "masked" else None
         return cls(saved, len(saved), start, mask, exact=False)
 
-    def encode(self, texts: list[str]) -> list[list[int]]:
-        """Each text's ids after the start token; a text that spells a special token is text."""
+    def encoding(self, dtype: str) -> Encoding:
+        """What encodes texts as this does, in any process: ids of this dtype."""
         backend: Backend = self.saved.backend_tokenizer
-        backend.encode_special_tokens = True
-        encoded = backend.encode_batch_fast(texts, add_special_tokens=False)
-        return [[self.start_token, *encoding.ids] for encoding in encoded]
-
-    def decode(self, encoded: list[list[int]]) -> list[str]:
-        """The texts, without the start token; a checkpoint's tokenizer may have changed them."""
-        backend: Backend = self.saved.backend_tokenizer
-        return backend.decode_batch([ids[1:] for ids in encoded], skip_special_tokens=False)
+        return Encoding(engine_of(backend) if self.exact else Slow(backend), self.start_token, dtype)
 
     def save(self, folder: Path) -> None:
         """Writes a folder that `AutoTokenizer.from_pretrained` loads."""
-        self.saved.backend_tokenizer.encode_special_tokens = False
         self.saved.save_pretrained(str(folder))
 
 

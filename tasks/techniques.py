@@ -5,7 +5,7 @@ Each is a function: a blueprint, or a cleaning, to the same without it, and None
 
 import difflib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -13,13 +13,17 @@ from pydantic import ValidationError
 from tasks.artifacts import InputError
 from tasks.clean import Cleaning
 from tasks.space import value_of
-from training.blueprint import Blueprint
+from tasks.text import Filter
+from training.augmentation import Augmentation
+from training.blueprint import Blueprint, Learning
 from training.config import Section, with_fields
-from training.model import has_fast_bf16
+from training.model import Model, has_fast_bf16
+from training.objectives import Objective
 
 Without = Callable[[Blueprint], Blueprint | None]
 UNCLIPPED = 1e9  # no gradient that a training survives is longer
 CLASSIC_RATE = 0.15  # of tokens hidden (Devlin et al. 2019)
+AUGMENTATIONS = [member.model_fields["kind"].default for member in get_args(get_args(Augmentation)[0])]
 SECTIONS = ("learning", "objective", "model")
 INCOMPARABLE = {
     "learning.context": "validation is read in pieces of it, so scores would be of other pieces",
@@ -87,6 +91,26 @@ def plain_attention(blueprint: Blueprint) -> Blueprint | None:
     )
 
 
+def without_augmentation(kind: str) -> Without:
+    """Takes out one way of telling documents otherwise; the others stay."""
+
+    def without(blueprint: Blueprint) -> Blueprint | None:
+        members = blueprint.learning.augmentation
+        kept = tuple(member for member in members if member.kind != kind)
+        return with_fields(blueprint, {"learning.augmentation": kept}) if len(kept) < len(members) else None
+
+    return without
+
+
+def all_augmentation(
+    model: Model, objective: Objective, learning: Learning, also: Sequence[str]
+) -> tuple[Augmentation, ...]:
+    """What a recipe asks for, and what the settings to add do. Raises InputError as `added` does."""
+    bare = Blueprint(model=model, objective=objective, learning=learning, vocabulary=512)
+    others = [variant.blueprint.learning.augmentation for variant in added(bare, also)]
+    return tuple(dict.fromkeys(member for members in (learning.augmentation, *others) for member in members))
+
+
 TECHNIQUES: tuple[tuple[str, Without], ...] = (
     ("optimizer", plain_optimizer),
     ("schedule", constant_rate),
@@ -110,20 +134,22 @@ TECHNIQUES: tuple[tuple[str, Without], ...] = (
     ("token dropout", set_to("objective.token_dropout", 0.0)),
     ("focal loss", set_to("objective.focus", 0.0)),
     ("balanced labels", set_to("objective.balanced", False)),
+    *((kind.replace("_", " "), without_augmentation(kind)) for kind in AUGMENTATIONS),
 )
 
 
 def keep_copies(cleaning: Cleaning) -> Cleaning | None:
-    """Equal documents stay."""
-    return cleaning.model_copy(update={"deduplicate": False}) if cleaning.deduplicate else None
+    """All copies stay."""
+    return cleaning.model_copy(update={"duplicates": "none"}) if cleaning.duplicates != "none" else None
 
 
 def keep_all(cleaning: Cleaning) -> Cleaning | None:
     """No filter objects; what is empty goes still."""
-    return cleaning.model_copy(update={"filters": ()}) if cleaning.filters else None
+    filters = tuple(step.kind for step in cleaning.steps() if isinstance(step, Filter))
+    return cleaning.model_copy(update={"without": cleaning.without + filters}) if filters else None
 
 
-# Repair is none of them: unrepaired, a held-out document has another hash, and would be trained on.
+# What changes a text is none of them: unrepaired, a held-out document has another hash, and would be trained on.
 CLEANINGS: tuple[tuple[str, Callable[[Cleaning], Cleaning | None]], ...] = (
     ("deduplication", keep_copies),
     ("filters", keep_all),
@@ -200,4 +226,6 @@ def _values(section: Section, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _told(value: Any) -> str:
     if value in (None, False, 0, UNCLIPPED):
         return "off"
+    if isinstance(value, tuple):
+        return ", ".join(str(getattr(member, "kind", member)) for member in value) or "off"
     return "on" if value is True else f"{value:g}" if isinstance(value, float) else str(value)

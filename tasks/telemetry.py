@@ -5,6 +5,7 @@ Journals are files; everyone here only reads them. MLflow hears of them by way o
 
 import json
 import logging
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,7 +60,12 @@ class Terminal(Protocol):
 _terminal: Terminal | None = None
 _ran: set[str] = set()  # stages that ran in this process
 _deadline: float | None = None  # Unix time
-PREPARING = ("Clean the corpus", "Split the corpus", "Tokenize the corpus")  # no time of theirs can be cut
+PREPARING = (
+    "Clean the corpus",
+    "Split the corpus",
+    "Tokenize the corpus",
+    "Augment the corpus",
+)  # no time of theirs can be cut
 KNOWN_SHARE = 0.05  # of a stage, after which its time can be foreseen
 
 
@@ -172,6 +178,13 @@ def publish(record: R, run_id: str | None = None) -> R:
         (folder / f"{record.kind}.json").write_text(record.model_dump_json(indent=1))
         title = f"## {record.stage}" + (" (kept from earlier)" if kept else "")
         create_table_artifact(key=record.kind, table=record.rows(), description=title)
+        if examples := record.examples():
+            create_table_artifact(
+                key=f"{record.kind}-examples", table=examples, description=f"{title}: examples"
+            )
+        for file in record.files():
+            (folder / "report").mkdir(exist_ok=True)
+            shutil.copy(file, folder / "report" / file.name)
     return record
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from prefect import task
 
-from tasks.artifacts import Tokens, Trained, once_a_run
+from tasks.artifacts import Tokens, Trained
 from tasks.home import run_folder
 from tasks.planned import Plan
 from tasks.settle import scored_tokens
+from tasks.store import once_a_run
 from tasks.telemetry import Stage, Tail, log, stage
 from tasks.workers import workers_of
 from training.blueprint import Blueprint

@@ -10,9 +10,10 @@ from transformers import AutoTokenizer
 
 from tasks.artifacts import Tokens
 from tasks.clean import Cleaning, clean_corpus
+from tasks.sides import Validation
 from tasks.source import Files
 from tasks.spelling import Bytes
-from tasks.split import Validation, split_corpus
+from tasks.split import split_corpus
 from tasks.tokens import tokenize_corpus
 from training.blueprint import Blueprint, Learning
 from training.data import Slice
@@ -40,7 +41,7 @@ def planted_tokens(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = Files(paths=(str(folder / "rows.jsonl"),), label_column="kind")
-    corpus = clean_corpus.fn(source, Cleaning(filters=()))
+    corpus = clean_corpus.fn(source, Cleaning(preset="none", duplicates="equal"))
     validation = Validation(test_share=0.01, validation_share=0.01, folds=folds)  # type: ignore[arg-type]
     splits = split_corpus.fn(corpus, validation, objective)
     return tokenize_corpus.fn(splits, Bytes(), objective, Scratch(), BUDGET)

@@ -19,9 +19,10 @@ from tasks.effects import NOTHING_SEEN
 from tasks.ray_session import stop_ray
 from tasks.recleaned import objection, packed_alike
 from tasks.shares import in_rounds, share_out
+from tasks.sides import Validation
 from tasks.source import Files
 from tasks.spelling import BytePairs
-from tasks.split import Validation, split_corpus
+from tasks.split import split_corpus
 from tasks.tokens import tokenize_corpus
 from tasks.worth import COLUMNS, WhatPays, tell
 from tests.test_command import shoestring, start_run, states
@@ -70,7 +71,7 @@ def test_every_variant_meets_every_seed_and_no_training_has_the_machine_for_itse
 
 
 def check(learning: Learning, also: tuple[str, ...] = (), budget: str = "30m", cleaned: bool = False) -> None:
-    cleaning = Cleaning() if cleaned else Cleaning(deduplicate=False, filters=())
+    cleaning = Cleaning() if cleaned else Cleaning(preset="none", duplicates="none")
     compute = Compute(workers=1, device="cpu")
     source = Files(paths=(__file__,))
     check_comparison(
@@ -101,8 +102,8 @@ def test_the_text_that_is_cleaned_less_has_the_same_held_out_documents_and_token
             (corpus_files / f"copy-{path.name}").write_text(path.read_text())
     source, objective = Files(paths=(str(corpus_files),)), CausalLanguageModel()
     own, less = (
-        split_corpus.fn(clean_corpus.fn(source, Cleaning(deduplicate=deduplicate)), VALIDATION, objective)
-        for deduplicate in (True, False)
+        split_corpus.fn(clean_corpus.fn(source, Cleaning(duplicates=duplicates)), VALIDATION, objective)
+        for duplicates in ("equal", "none")
     )
     tokens = tokenize_corpus.fn(own, BytePairs(vocabulary=512), objective, Scratch(), a_clock("5m"))
     assert objection(own, less, ()) is None

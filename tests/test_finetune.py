@@ -12,8 +12,9 @@ from tasks.library import PythonFunctions
 from tasks.memory import depths_that_fit
 from tasks.recipe import check_together
 from tasks.settle import DEPTHS, settle
+from tasks.sides import Validation
 from tasks.spelling import BytePairs
-from tasks.split import Validation, split_corpus
+from tasks.split import split_corpus
 from tasks.study import Search
 from tasks.tokens import tokenize_corpus
 from tests.test_tokens import CLOCK

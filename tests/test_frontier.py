@@ -16,8 +16,8 @@ from tasks.frontier import FILES, Frontier, tell
 from tasks.planned import Plan
 from tasks.ray_session import stop_ray
 from tasks.recipe import check_budgets
+from tasks.sides import Validation
 from tasks.source import Files
-from tasks.split import Validation
 from tasks.study import Search
 from tests.test_effects import described
 from training.law import Forecast

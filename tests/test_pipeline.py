@@ -22,8 +22,8 @@ from tasks.outbox import Thinning
 from tasks.outcome import summary
 from tasks.planned import Plan
 from tasks.ray_session import stop_ray
+from tasks.sides import Validation
 from tasks.source import Files, Source
-from tasks.split import Validation
 from tasks.study import Search
 from training.journal import read_journal
 from training.model import Scratch

@@ -64,6 +64,7 @@ def test_another_kind_brings_its_own_defaults() -> None:
         ("model.depth=many", "model.*depth.*given: 'many'"),
         ("model.depth=0", "greater than or equal to 1"),
         ("source.kind=fils", "source"),
+        ("learning.augmentation=[{kind: random_swap, wrds: 3}]", "did you mean 'words'"),
     ],
 )
 def test_a_mistake_is_named_with_what_was_meant(setting: str, hint: str) -> None:
@@ -100,6 +101,12 @@ def test_recipes_that_need_nothing_else_fit_together(name: str) -> None:
         ("classify", "compute.workers=999", "ask for at most"),
         ("masked-text", "learning.packing=documents", "modernbert looks beyond a document"),
         ("python-code", "learning={precision: fp16}", "fp16.*use auto"),
+        ("python-code", "learning.augmentation=[{kind: random_swap}]", "is for labelled documents"),
+        (
+            "classify",
+            "learning.augmentation=[{kind: thesaurus_synonyms, thesaurus: ./nowhere}]",
+            r"learning\.augmentation, thesaurus_synonyms: thesaurus nowhere cannot be read",
+        ),
     ],
 )
 def test_sections_that_do_not_fit_are_refused_with_what_does(name: str, setting: str, hint: str) -> None:

@@ -269,6 +269,14 @@ def test_a_table_without_a_header_has_numbered_columns(tmp_path: Path, ending: s
         Files.model_validate({**settings_, "label_column": 3}).check()
 
 
+def test_whole_numbers_of_any_length_are_exact_labels(tmp_path: Path) -> None:
+    names = [str(2**80 + number) for number in range(3)]
+    (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "a", "label": {name}}}\n' for name in names))
+    source = Files(paths=(str(tmp_path),), label_column="label", group_column="label")
+    found = [one for one in source.documents() if isinstance(one, Document)]
+    assert [one.label for one in found] == [one.group for one in found] == names
+
+
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
     folder = tmp_path / "dataset"

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from tasks.artifacts import InputError
 from tasks.clean import Cleaning, clean, clean_corpus
 from tasks.documents import Document
-from tasks.source import Files
-from tasks.split import (
+from tasks.sides import (
     NO_FOLD,
     NO_LABEL,
     NO_SIDE,
@@ -28,10 +27,9 @@ from tasks.split import (
     Sides,
     Validation,
     assign,
-    cluster_of,
-    split,
-    split_corpus,
 )
+from tasks.source import Files
+from tasks.split import split, split_corpus
 from training.objectives import CausalLanguageModel, SequenceClassification
 
 
@@ -72,28 +70,15 @@ def test_shares_are_what_was_asked_for_and_folds_are_even() -> None:
     assert set(found.folds[found.sides != TRAIN]) == {NO_FOLD}
 
 
-@pytest.mark.parametrize(
-    ("text", "other", "near"),
-    [
-        ("Chapter 12: The  End\n", "chapter 13: the end", True),
-        ("def f():\n    return 1\n", "def f():\n\treturn 2\n", True),
-        ("The cat sat.", "The dog sat.", False),
-        ("1, 2, 3, 4", "5, 6, 7, 8", False),
-        ("2024", "2025", False),
-    ],
-)
-def test_texts_that_differ_in_case_blanks_and_numbers_are_near(text: str, other: str, near: bool) -> None:
-    assert (cluster_of(text) == cluster_of(other)) is near
-
-
 def test_near_duplicates_of_what_is_judged_on_leave_train_and_are_counted(tmp_path: Path) -> None:
     texts = [f"Copy {number} of the same letter." for number in range(60)]
     texts += [f"A letter about {'x' * number} and nothing else." for number in range(300)]
     data = tmp_path / "letters.jsonl"
     clean(
         [Document("letters", n, "g", None, text) for n, text in enumerate(texts)],
-        Cleaning(filters=()),
+        Cleaning(preset="none", duplicates="equal"),
         tmp_path,
+        tmp_path / "drafts",
     )
     found, sizes = split(tmp_path / "documents.parquet", Validation(), tmp_path)
     copies = found.sides[:60]
@@ -179,7 +164,7 @@ def test_folds_of_a_real_table_have_even_shares_of_its_labels(
     rows = [{"text": f"text {'x' * n}", "topic": "abbcccc"[n % 7]} for n in range(700)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = Files(paths=(str(tmp_path / "rows.jsonl"),), label_column="topic")
-    corpus = clean_corpus.fn(source, Cleaning(filters=()))
+    corpus = clean_corpus.fn(source, Cleaning(preset="none", duplicates="equal"))
     splits = split_corpus.fn(corpus, Validation(), SequenceClassification())
     sides = pq.read_table(splits.folder / "assignment.parquet").to_pylist()
     labels = pq.read_table(corpus.folder / "documents.parquet")["label"].to_pylist()
@@ -218,7 +203,7 @@ def test_labels_that_cannot_be_learnt_are_refused(
     monkeypatch.setenv("SHOESTRING_HOME", str(tmp_path / "home"))
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = Files(paths=(str(tmp_path / "rows.jsonl"),), label_column="topic")
-    corpus = clean_corpus.fn(source, Cleaning(filters=()))
+    corpus = clean_corpus.fn(source, Cleaning(preset="none", duplicates="equal"))
     with pytest.raises(InputError, match=words):
         split_corpus.fn(corpus, Validation(), SequenceClassification())
     assert split_corpus.fn(corpus, Validation(), CausalLanguageModel()).left_out == {}
@@ -278,10 +263,12 @@ def test_one_long_file_is_refused_with_the_way_out_and_that_way_works(
     monkeypatch.setenv("SHOESTRING_HOME", str(tmp_path / "home"))
     book = tmp_path / "book.txt"
     book.write_text("\n\n".join(f"Paragraph {'very ' * (n % 50)}long, number {n}." * 3 for n in range(2000)))
-    whole = clean_corpus.fn(Files(paths=(str(book),)), Cleaning(filters=()))
+    whole = clean_corpus.fn(Files(paths=(str(book),)), Cleaning(preset="none", duplicates="equal"))
     with pytest.raises(InputError, match=r"source\.cut_bytes"):
         split_corpus.fn(whole, Validation(), CausalLanguageModel())
-    cut = clean_corpus.fn(Files(paths=(str(book),), cut_bytes=1000), Cleaning(filters=()))
+    cut = clean_corpus.fn(
+        Files(paths=(str(book),), cut_bytes=1000), Cleaning(preset="none", duplicates="equal")
+    )
     splits = split_corpus.fn(cut, Validation(), CausalLanguageModel())
     assert min(splits.documents.values()) > 0
     assert sum(splits.documents.values()) + splits.near_duplicates == cut.documents

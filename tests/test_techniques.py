@@ -9,6 +9,7 @@ from tasks.techniques import (
     TECHNIQUES,
     UNCLIPPED,
     added,
+    all_augmentation,
     in_turn,
     settled_precision,
 )
@@ -49,6 +50,15 @@ OF_OBJECTIVES = {
     "focal loss": SequenceClassification(focus=2.0),
     "balanced labels": SequenceClassification(balanced=True),
 }
+OF_AUGMENTATION: dict[str, dict[str, object]] = {
+    "random swap": {},
+    "random delete": {},
+    "random insert": {},
+    "thesaurus synonyms": {"thesaurus": "words.txt"},
+    "model synonyms": {"model": "masked"},
+    "back translation": {"there": "a", "back": "b"},
+}
+AUGMENTATION = [{"kind": name.replace(" ", "_"), **own} for name, own in OF_AUGMENTATION.items()]
 
 
 def names(blueprint: Blueprint) -> set[str]:
@@ -62,6 +72,8 @@ def with_everything() -> dict[str, Blueprint]:
         bases[name] = tiny_blueprint(**EVERYTHING, optimizer=optimizer)
     for name, objective in OF_OBJECTIVES.items():
         bases[name] = bases[""].model_copy(update={"objective": objective})
+    told = tiny_blueprint(**EVERYTHING, augmentation=AUGMENTATION)
+    bases["random swap"] = told.model_copy(update={"objective": SequenceClassification()})
     return bases
 
 
@@ -123,6 +135,20 @@ def test_a_setting_is_added_in_turn() -> None:
     assert (second.was, second.instead) == ("muon", "adamw")
 
 
+def test_ways_of_telling_documents_otherwise_are_taken_out_and_added_by_name() -> None:
+    base = tiny_blueprint(augmentation=AUGMENTATION[:2])
+    told = {variant.name: (variant.was, variant.instead) for variant in in_turn(base)}
+    assert told["random swap"] == ("random_swap, random_delete", "random_delete")
+    only = {variant.name: variant for variant in in_turn(tiny_blueprint(augmentation=AUGMENTATION[:1]))}
+    assert (only["random swap"].was, only["random swap"].instead) == ("random_swap", "off")
+    setting = "learning.augmentation=[{kind: random_insert, words: 0.2}]"
+    (more,) = added(tiny_blueprint(), [setting])
+    assert (more.was, more.instead) == ("off", "random_insert")
+    model, objective = Scratch(), SequenceClassification()
+    found = all_augmentation(model, objective, base.learning, [setting, "learning.average=0.1", setting])
+    assert found == (*base.learning.augmentation, *more.blueprint.learning.augmentation)
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
@@ -152,7 +178,8 @@ def test_a_size_is_compared_with_one_that_is_given() -> None:
 
 def test_cleaning_is_taken_out_step_by_step() -> None:
     less = {name: without(Cleaning()) for name, without in CLEANINGS}
-    assert less["deduplication"] == Cleaning(deduplicate=False)
-    assert less["filters"] == Cleaning(filters=())
-    bare = Cleaning(deduplicate=False, filters=())
+    assert less["deduplication"] == Cleaning(duplicates="none")
+    assert less["filters"] is not None
+    assert [step.kind for step in less["filters"].steps()] == ["repair_unicode"]
+    bare = Cleaning(preset="none", duplicates="none")
     assert [without(bare) for _, without in CLEANINGS] == [None, None]

@@ -1,7 +1,6 @@
 """Tokenizers lose nothing, shards hold what `training.data` reads, and a second run reads the store."""
 
 import json
-from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args
@@ -14,13 +13,17 @@ from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer
 
-from tasks import tokens as module
-from tasks.artifacts import InputError, Splits, Tokens, stored
+from tasks import packing
+from tasks import tokens as tokens_module
+from tasks.artifacts import InputError, Splits, Tokens
 from tasks.clean import Cleaning, clean_corpus
+from tasks.packing import Packer, Texts
+from tasks.sides import Validation
 from tasks.source import Files
 from tasks.spelling import MASK, START, BytePairs, Bytes, Spelling, Tokenizer
-from tasks.split import Validation, split_corpus
-from tasks.tokens import Packer, tokenize_corpus, tokens_key
+from tasks.split import split_corpus
+from tasks.store import stored
+from tasks.tokens import tokenize_corpus, tokens_key
 from training.config import Choice
 from training.data import BYTES, FOLD, LABEL, LENGTH, Shards, Slice, Split, Stream
 from training.model import Pretrained, Scratch
@@ -47,7 +50,7 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> Splits:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SHOESTRING_HOME", str(folder / "home"))
         source = Files(paths=(str(folder / "letters.jsonl"),), label_column="place")
-        corpus = clean_corpus.fn(source, Cleaning(filters=()))
+        corpus = clean_corpus.fn(source, Cleaning(preset="none", duplicates="equal"))
         return split_corpus.fn(corpus, Validation(test_share=0.2, validation_share=0.1), CLASSIFY)
 
 
@@ -62,7 +65,7 @@ def tokens(splits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Tokens:
     folder = next(tmp_path_factory.getbasetemp().glob("tokens*/home"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SHOESTRING_HOME", str(folder))
-        patch.setattr(module, "BATCH_BYTES", 5000)
+        patch.setattr(packing, "BATCH_BYTES", 5000)
         return tokenize_corpus.fn(splits, BytePairs(vocabulary=400), CAUSAL, Scratch(), CLOCK)
 
 
@@ -144,15 +147,14 @@ def test_learning_twice_gives_the_same_tokenizer(splits: Splits) -> None:
 
 
 def test_only_train_is_learnt_from(splits: Splits) -> None:
-    texts = module.Texts(splits.corpus.folder / "documents.parquet", splits.folder / "assignment.parquet")
+    texts = Texts(splits.corpus.folder / "documents.parquet", splits.folder / "assignment.parquet")
     assert list(texts.sample(1.0)) == texts_of(splits, "train")
     assert 0 < len(list(texts.sample(0.3))) < 0.5 * splits.documents["train"]
 
 
 @pytest.mark.parametrize(("vocabulary", "dtype"), [(65_536, "uint16"), (65_537, "uint32")])
 def test_ids_take_the_smallest_type_that_holds_them(tmp_path: Path, vocabulary: int, dtype: str) -> None:
-    with ExitStack() as files:
-        packer = Packer(tmp_path, vocabulary, files)
+    with Packer(tmp_path, vocabulary) as packer:
         packer.add("train", [0, vocabulary - 1], size_bytes=1, fold=0)
         packer.finish()
     shards = Shards(tmp_path)
@@ -181,7 +183,8 @@ def test_each_objective_has_the_tokens_and_labels_that_it_needs(splits: Splits, 
 
 def test_a_mask_token_in_a_text_hides_nothing() -> None:
     spelt = Spelling.learnt(Bytes(), [], 0, "masked")
-    assert spelt.encode([f"a{MASK}"]) == [[0, *(2 + at for at in map(byte_at, f"a{MASK}"))]]
+    encoded = spelt.encoding("uint16")([f"a{MASK}"])
+    assert encoded.ids.tolist() == [0, *(2 + at for at in map(byte_at, f"a{MASK}"))]
     assert spelt.vocabulary == 258
 
 
@@ -273,7 +276,7 @@ def test_the_key_follows_the_vocabulary_and_not_the_clock(splits: Splits) -> Non
 def test_too_little_text_is_refused_with_how_much_is_needed(
     splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MINIMUM_TRAIN_TOKENS", 10_000_000)
+    monkeypatch.setattr(tokens_module, "MINIMUM_TRAIN_TOKENS", 10_000_000)
     tokenizer = BytePairs(vocabulary=300)
     with pytest.raises(InputError, match=r"at least 10,000,000.* Give about [\d,]+ kB"):
         tokenize_corpus.fn(splits, tokenizer, CAUSAL, Scratch(), CLOCK)

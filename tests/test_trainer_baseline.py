@@ -1,7 +1,6 @@
 """The comparison with `transformers.Trainer` is fair: same size, same tokens, same documents, all the time."""
 
 import json
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from tasks.tokens import Packer
+from tasks.packing import Packer
 from tests.benchmarks.__main__ import Arguments
 from tests.benchmarks.bench_main_job import Pair, Run, documents_of, quality, read_options, time_and_memory
 from tests.benchmarks.trainer_baseline import GRACE, Rows, closest_gpt2, train_gpt2
@@ -29,8 +28,7 @@ def shards(tmp_path: Path) -> Shards:
     """Documents that count upwards, which a model learns soon; every fourth is a test document."""
     dice = np.random.default_rng(0)
     names, sides = [], []
-    with ExitStack() as files:
-        packer = Packer(tmp_path, VOCABULARY, files)
+    with Packer(tmp_path, VOCABULARY) as packer:
         for number in range(DOCUMENTS):
             first, length = dice.integers(1, 100), int(dice.integers(20, 200))
             names.append(f"d{number}")

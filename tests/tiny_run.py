@@ -20,8 +20,9 @@ from transformers import (
 )
 
 from tasks import home
-from tasks.artifacts import Corpus, Folds, Report, Splits, Tokens, Trained, storing
+from tasks.artifacts import Corpus, Folds, Report, Splits, Tokens, Trained
 from tasks.evaluate import evaluate
+from tasks.store import storing
 from training.model import Head
 
 torch.set_num_threads(1)  # faster for tiny tensors, and steadier on a busy machine

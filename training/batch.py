@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+from training.augmentation import Augmentation
 from training.data import Ids, Sample, Source
 
 IGNORED = -100  # target of a position where nothing is predicted
@@ -24,6 +25,7 @@ class Facts(NamedTuple):
     start_token: int
     mask_token: int | None
     confined: bool  # attention stays within a document
+    augmentation: tuple[Augmentation, ...] = ()
 
 
 class Batch(NamedTuple):

@@ -4,10 +4,11 @@ import hashlib
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from transformers import PreTrainedModel
 
 from training.attention import NAME as BLOCKWISE
+from training.augmentation import Augmentation, each_once
 from training.batch import Facts
 from training.config import Section, Tune
 from training.model import Model, Precision, Scratch, Shape
@@ -74,6 +75,11 @@ class Learning(Section):
         ge=0,
         lt=1,
         description="Share of the target spread over all other answers: less sure, often better calibrated.",
+    )
+    augmentation: Annotated[tuple[Augmentation, ...], AfterValidator(each_once)] = Field(
+        default=(),
+        description="How labelled documents are told otherwise each time that they are seen, one way after the other:"
+        " few of them are then not learned by heart. Of many, it only makes learning slower.",
     )
     gradient_norm: float = Field(
         default=1.0, gt=0, description="Gradients longer than this are scaled down to it."
@@ -156,6 +162,7 @@ class Blueprint(Section):
             start_token=self.start_token,
             mask_token=self.mask_token,
             confined=self.learning.packing == "documents",
+            augmentation=self.learning.augmentation,
         )
 
     def shape(self, device: str = "cpu") -> Shape:

@@ -5,12 +5,13 @@ A folder of shards holds, for each split (train, validation, test):
 `<split>.npy`   int64 [documents, 5]: offset and length in tokens (start token included), UTF-8 bytes, fold,
                 label (-1: none);
 `shards.json`   dtype ("uint16" or "uint32"), vocabulary, start_token, mask_token, labels (their names);
-`tokenizer/`    what `AutoTokenizer` loads.
+`tokenizer/`    what `AutoTokenizer` loads;
+`augmented/`    where they were asked for, copies of train documents in other words: see `training.copies`.
 """
 
 import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -197,7 +198,8 @@ class Documents:
         self._index = slice_.documents()
         if not len(self._index):
             raise ValueError("the slice holds no documents to train on")
-        self._seed, self._epoch = seed, -1
+        self._seed = seed
+        self._order = lru_cache(2)(self._dealt)  # a batch may reach into the next epoch
         self._lengths = np.minimum(self._index[:, LENGTH], context)
         self._group = max(1, int(self.rows_in(batch_tokens, context)))
         self.labels = self._index[:, LABEL]
@@ -212,7 +214,7 @@ class Documents:
 
     def rows(self, numbers: range, position: int, length: int) -> Sample:
         """The rows of these numbers in the global batch that starts at `position`."""
-        chosen = [self._document(position + number) for number in numbers]
+        chosen = [self.document(position + number) for number in numbers]
         found = [
             self._ids[offset : offset + min(size, length)].astype(np.int64)
             for offset, size in self._index[chosen][:, [OFFSET, LENGTH]].tolist()
@@ -221,21 +223,24 @@ class Documents:
 
     def moved(self, position: int, rows: int, length: int) -> tuple[int, int]:
         """Where the batch after one of so many rows starts, and the tokens that this one took."""
-        taken = [self._document(position + number) for number in range(rows)]
+        taken = [self.document(position + number) for number in range(rows)]
         return position + rows, int(np.minimum(self._lengths[taken], length).sum())
 
-    def _document(self, position: int) -> int:
+    def document(self, position: int) -> int:
+        """The number, in the slice, of the document at this place of the endless order."""
         epoch, within = divmod(position, len(self._index))
-        if epoch != self._epoch:
-            dice = np.random.default_rng([self._seed, epoch])
-            order = dice.permutation(len(self._index))
-            window = SORTED_BATCHES * self._group
-            for start in range(0, len(order), window):
-                part = order[start : start + window]
-                part = part[np.argsort(self._lengths[part], kind="stable")]
-                batches = [part[at : at + self._group] for at in range(0, len(part), self._group)]
-                whole, rest = batches[: len(part) // self._group], batches[len(part) // self._group :]
-                shuffled = [whole[number] for number in dice.permutation(len(whole))]
-                order[start : start + window] = np.concatenate([*shuffled, *rest])
-            self._order, self._epoch = order, epoch
-        return int(self._order[within])
+        return int(self._order(epoch)[within])
+
+    def _dealt(self, epoch: int) -> Ids:
+        """All documents in the order of this epoch."""
+        dice = np.random.default_rng([self._seed, epoch])
+        order = dice.permutation(len(self._index))
+        window = SORTED_BATCHES * self._group
+        for start in range(0, len(order), window):
+            part = order[start : start + window]
+            part = part[np.argsort(self._lengths[part], kind="stable")]
+            batches = [part[at : at + self._group] for at in range(0, len(part), self._group)]
+            whole, rest = batches[: len(part) // self._group], batches[len(part) // self._group :]
+            shuffled = [whole[number] for number in dice.permutation(len(whole))]
+            order[start : start + window] = np.concatenate([*shuffled, *rest])
+        return order

@@ -6,7 +6,6 @@ Shapes: B rows of a batch, T positions, V vocabulary, C classes.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from training.augmentation import Augmented
 from training.batch import IGNORED, Batch, Facts, Feed, model_inputs, ones, padded
 from training.config import AnyOf, Choice, Tune
 from training.data import Documents, Ids, Sample, Slice, Stream
@@ -29,8 +29,8 @@ from training.metrics import (
     score_documents,
 )
 from training.model import Head
+from training.words import word_starts
 
-BLANKS = "\u0120\u010a\u0109\u2581"  # how byte-level BPE and SentencePiece write the blank that opens a word
 MASKED, REPLACED = 0.8, 0.1  # of the positions chosen; the rest stays as it is (Devlin et al. 2019)
 
 
@@ -190,6 +190,9 @@ class SequenceClassification(Choice):
         source = Documents(slice_, facts.seed, facts.context, facts.batch_tokens, self.balanced)
         if (source.labels < 0).any():
             raise ValueError("some documents have no label: give a label column, or leave them out")
+        if facts.augmentation:
+            told = Augmented(source, slice_, facts.augmentation, facts.seed)
+            return Feed(told, partial(self._collate, facts))
         return Feed(source, partial(self._collate, facts))
 
     def _collate(self, facts: Facts, sample: Sample, position: int, numbers: range) -> Batch:
@@ -267,17 +270,6 @@ def token_loss_sum(logits_BTV: torch.Tensor, targets_BT: torch.Tensor, smoothing
         reduction="sum",
         label_smoothing=smoothing,
     )
-
-
-def word_starts(tokenizer: Path) -> npt.NDArray[np.bool_]:
-    """bool [V]: whether a token opens a word, by the mark that its kind of tokenizer puts there."""
-    from transformers import AutoTokenizer
-
-    loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False, local_files_only=True)
-    names = loaded.convert_ids_to_tokens(range(len(loaded)))
-    if any(name.startswith("##") for name in names):  # WordPiece marks what continues a word
-        return np.array([not name.startswith("##") for name in names])
-    return np.array([name[:1] in BLANKS or not name[:1].isalnum() for name in names])
 
 
 Objective = Annotated[

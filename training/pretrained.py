@@ -4,7 +4,7 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import torch
 from pydantic import Field
@@ -24,6 +24,9 @@ from training.architectures import (
 )
 from training.config import Choice
 from training.fittings import attention_for, finish
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -172,11 +175,18 @@ def folder_of(name: str, revision: str | None) -> Path:
 
 
 def read_config(folder: Path) -> PreTrainedConfig:
-    """A checkpoint's config. Raises ValueError where it has none, wants code, or holds pickles only."""
+    """A checkpoint's config. Raises ValueError as `family_of` does, and where none of our objectives is for it."""
+    checked_family(family_of(folder))
+    config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    return config
+
+
+def family_of(folder: Path) -> str:
+    """A checkpoint's architecture. Raises ValueError where it has no config, wants code, or holds pickles only."""
     path = folder / "config.json"
     try:
         raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        family = raw["model_type"]
+        family = str(raw["model_type"])
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{folder} holds no config.json that names a model_type: {error}") from error
     if "auto_map" in raw:
@@ -195,9 +205,24 @@ def read_config(folder: Path) -> PreTrainedConfig:
         raise ValueError(
             f"{folder} has no model.safetensors, {found}: save the model with save_pretrained first"
         )
-    checked_family(family)
-    config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    return config
+    return family
+
+
+def tokenizer_of(name: str) -> "PreTrainedTokenizerBase":
+    """A checkpoint's tokenizer, of a folder or of the Hub. Raises ValueError where it cannot be read."""
+    from transformers import AutoTokenizer  # takes a second
+
+    place = Path(name).expanduser()
+    try:
+        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            str(place) if place.is_dir() else name, trust_remote_code=False
+        )
+    except BaseException as error:  # a broken tokenizer.json panics in Rust, which is no Exception
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:400]
+        raise ValueError(f"the tokenizer of {name} cannot be read: {why}") from None
+    return found
 
 
 def check_fit(config: PreTrainedConfig, shape: Shape, name: str) -> None:

@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from tasks.ray_session import cores
+from tasks.spread import cores
 from training.data import Shards
 from training.model import HEAD_WIDTH
 
