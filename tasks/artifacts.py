@@ -51,6 +51,9 @@ class Record(BaseModel):
         return ()
 
 
+EXAMPLES, PICTURE = "examples.json", "corpus.png"  # beside a corpus' documents
+
+
 class Corpus(Record):
     """Cleaned documents: `documents.parquet` with id, source, position, group, label, language, cluster, text, bytes.
 
@@ -82,12 +85,12 @@ class Corpus(Record):
 
     def examples(self) -> list[dict[str, Any]]:
         """Documents that were dropped or changed, a few of every reason; personal data are masked."""
-        found: list[dict[str, Any]] = json.loads((self.folder / "examples.json").read_text())
+        found: list[dict[str, Any]] = json.loads((self.folder / EXAMPLES).read_text())
         return found
 
     def files(self) -> tuple[Path, ...]:
         """The picture, and the examples."""
-        return self.folder / "corpus.png", self.folder / "examples.json"
+        return self.folder / PICTURE, self.folder / EXAMPLES
 
 
 class Splits(Record):

@@ -139,7 +139,7 @@ def write_copies(tokens: Tokens, makers: Makers, device: str) -> Tokens:
     """
     key = copies_key(tokens, makers, device)
     splits = tokens.splits
-    texts = Texts(splits.corpus.folder / "documents.parquet", splits.folder / "assignment.parquet")
+    texts = Texts.of(splits)
     spelt = Spelling.of_checkpoint(Pretrained(name=str(tokens.folder / "tokenizer")), "classification")
     with stage("Augment the corpus") as shown:
         with drafting(Tokens.kind, key) as place, storing(Tokens.kind, key) as folder:

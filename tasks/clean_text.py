@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tasks.artifacts import Corpus, InputError
+from tasks.artifacts import EXAMPLES, PICTURE, Corpus, InputError
 from tasks.clean import Cleaning, store_corpus
 from tasks.recipe import check_parameters, put_in
 from tasks.source import Files, Source
@@ -61,4 +61,4 @@ def tell(corpus: Corpus, out: Path, as_json: bool) -> None:
     console.print(table)
     if reasons:
         console.print(shown)
-    console.print(f"In {out}: documents.parquet, corpus.png, examples.json", highlight=False)
+    console.print(f"In {out}: documents.parquet, {PICTURE}, {EXAMPLES}", highlight=False)

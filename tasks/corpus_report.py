@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks import plots
+from tasks.artifacts import EXAMPLES, PICTURE
 from tasks.parts import Counts
 
-EXAMPLES_FILE, PLOT_FILE = "examples.json", "corpus.png"
 Sizes = npt.NDArray[np.int64]
 LANGUAGES = 12  # that are told apart
 QUANTILES = {"shortest": 0.0, "a tenth": 0.1, "half": 0.5, "nine tenths": 0.9, "longest": 1.0}
@@ -26,8 +26,8 @@ def write(folder: Path, counts: Counts, sizes: Sizes) -> None:
     ]
     for row in rows:
         del row["order"]
-    (folder / EXAMPLES_FILE).write_text(json.dumps(rows, indent=1, ensure_ascii=False))
-    plots.corpus(sizes, counts.dropped, counts.changed, counts.read + counts.cut, folder / PLOT_FILE)
+    (folder / EXAMPLES).write_text(json.dumps(rows, indent=1, ensure_ascii=False))
+    plots.corpus(sizes, counts.dropped, counts.changed, counts.read + counts.cut, folder / PICTURE)
 
 
 def told_apart(languages: Counter[str]) -> dict[str, int]:

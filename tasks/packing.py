@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice, tee
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self, cast, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ import pyarrow.parquet as pq
 from tasks.encoding import Engine
 from tasks.spread import spread
 from training import data
+
+if TYPE_CHECKING:
+    from tasks.artifacts import Splits
 
 BATCH_BYTES = 2_000_000  # of text, encoded at once
 SPLITS = get_args(data.Split)
@@ -31,6 +34,11 @@ class Texts:
 
     corpus: Path  # documents.parquet
     assignment: Path  # assignment.parquet
+
+    @classmethod
+    def of(cls, splits: "Splits") -> Self:
+        """The splits' documents."""
+        return cls(splits.corpus.folder / "documents.parquet", splits.folder / "assignment.parquet")
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The corpus' columns (None: all) with split and fold, about BATCH_BYTES of text at a time."""

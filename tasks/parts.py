@@ -4,6 +4,7 @@ A part hangs on its documents and the settings alone. Whoever makes it, it is th
 """
 
 import hashlib
+import io
 import json
 import re
 from collections import Counter
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple, Self
 
 import pyarrow as pa
 
+from tasks import formats
 from tasks.documents import Document, SetAside
 from tasks.language import language_of
 from tasks.near import COLUMNS, signatures
@@ -221,17 +223,17 @@ def batch_name(batch: Sequence[Document | SetAside]) -> str:
 
 
 def pieces(text: str, size_bytes: int | None) -> list[str]:
-    """A text in runs of lines that end at the first blank line after `size_bytes`, or at twice that."""
+    """A text cut as `formats.pieces` cuts files; blank lines go with what follows, those at the end are left out."""
     if size_bytes is None or len(text) <= size_bytes // 4 or len(text.encode()) <= 2 * size_bytes:
         return [text]
-    found, piece, length = list[str](), list[str](), 0
-    for line in text.splitlines(keepends=True):
-        piece.append(line)
-        length += len(line.encode())
-        if length >= 2 * size_bytes or (length >= size_bytes and not line.strip()):
-            found.append("".join(piece))
-            piece, length = [], 0
-    return found + (["".join(piece)] if "".join(piece).strip() else [])
+    found, blank = list[str](), ""
+    for piece in formats.pieces(io.BufferedReader(io.BytesIO(text.encode())), size_bytes):
+        if isinstance(piece, bytes):  # as all are: no line is longer than a document may be
+            blank += piece.decode()
+        if blank.strip():
+            found.append(blank)
+            blank = ""
+    return found
 
 
 def document_id(text: str) -> int:

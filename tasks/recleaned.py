@@ -46,17 +46,12 @@ def objection(own: Splits, other: Splits, labels: tuple[str, ...]) -> str | None
     if more < LEAST_CHANGE:
         documents = abs(other.documents["train"] - own.documents["train"])
         return f"changes {documents} of {own.documents['train']:,} train documents, which is too little to be seen"
-    if labels and texts_of(other).labels() != labels:
+    if labels and Texts.of(other).labels() != labels:
         return "without it there are other labels"
     held_out = set(_ids(own, "validation")) | set(_ids(own, "test"))
     if held_out & set(_ids(other, "train")):
         return "without it, held-out documents would be trained on"
     return None
-
-
-def texts_of(splits: Splits) -> Texts:
-    """The splits' documents."""
-    return Texts(splits.corpus.folder / "documents.parquet", splits.folder / "assignment.parquet")
 
 
 def _ids(splits: Splits, side: str) -> list[str]:
@@ -74,7 +69,7 @@ def packed_alike(tokens: Tokens, other: Splits, objective: Objective) -> Tokens:
         with storing(Tokens.kind, key) as folder:
             special = spelt.start_token, spelt.mask_token
             with Packer(folder, spelt.vocabulary, *special, tokens.labels) as packer:
-                pack(texts_of(other), spelt.encoding(packer.dtype.name), packer)
+                pack(Texts.of(other), spelt.encoding(packer.dtype.name), packer)
             for held_out in ("validation", "test"):
                 for ending in ("bin", "npy"):
                     shutil.copy(tokens.folder / f"{held_out}.{ending}", folder)

@@ -17,6 +17,7 @@ from tasks.store import content_key
 from training.budget import vocabulary_rule
 from training.config import AnyOf, Choice
 from training.model import Head, Pretrained
+from training.pretrained import tokenizer_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -108,18 +109,11 @@ class Spelling:
 
         Raises InputError where there is none, where it wants code of its own, or lacks a start or mask token.
         """
-        from transformers import AutoTokenizer
-
-        place = Path(model.name).expanduser()
-        name = str(place) if place.is_dir() else model.name
         try:
-            saved = AutoTokenizer.from_pretrained(name, revision=model.revision, trust_remote_code=False)
-        except BaseException as problem:  # a broken tokenizer.json panics in Rust, which is no Exception
-            if isinstance(problem, KeyboardInterrupt | SystemExit):
-                raise
-            why = f"{type(problem).__name__}: {problem}"[:400]
+            saved = tokenizer_of(model.name, model.revision)
+        except ValueError as problem:
             raise InputError(
-                f"model.name: {model.name} has no tokenizer that can be read here. {why}"
+                f"model.name: {model.name} has no tokenizer that can be read here: {problem}"
             ) from None
         start = saved.bos_token_id if saved.bos_token_id is not None else saved.cls_token_id
         lacks = "no tokenizer of the fast kind" if not saved.is_fast else None

@@ -53,7 +53,7 @@ def tokenize_corpus(
     that serves the objective.
     """
     key = tokens_key(splits, tokenizer, objective, model, clock)
-    texts = Texts(splits.corpus.folder / "documents.parquet", splits.folder / "assignment.parquet")
+    texts = Texts.of(splits)
     labels = texts.labels() if objective.head == "classification" else ()
     with stage("Tokenize the corpus") as shown:
         with drafting(Tokens.kind, key) as place, storing(Tokens.kind, key) as folder:

@@ -145,6 +145,15 @@ def test_a_strategy_that_cannot_be_is_refused_before_any_compute() -> None:
         together("python-code", ["learning.strategy.kind=single"])
 
 
+def test_files_of_steps_are_looked_for_before_all_else(tmp_path: Path) -> None:
+    for kind, field in (("toxic_words", "path"), ("contamination", "paths")):
+        with pytest.raises(InputError, match="nowhere"):
+            check_files({"cleaning": {"also": [{"kind": kind, field: str(tmp_path / "nowhere")}]}})
+    check_files(
+        {"cleaning": {"also": [{"kind": "toxic_words"}, "what", {"kind": "personal_data"}]}}
+    )  # bad values
+
+
 @pytest.mark.parametrize(
     "objective", ["sequence_classification", {"kind": "sequence_classification"}, None, 3]
 )

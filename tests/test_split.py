@@ -274,3 +274,56 @@ def test_one_long_file_is_refused_with_the_way_out_and_that_way_works(
     assert sum(splits.documents.values()) + splits.near_duplicates == cut.documents
     assert sum(splits.bytes.values()) <= cut.bytes
     assert splits.rows()[-1]["documents"] == splits.near_duplicates
+
+
+def a_corpus(folder: Path, documents: list[tuple[str, str]]) -> Path:
+    """The corpus of texts with their groups, none of which is dropped."""
+    read = [Document("there", number, group, None, text) for number, (group, text) in enumerate(documents)]
+    clean(read, Cleaning(preset="none", duplicates="none"), folder, folder / "drafts", workers=1)
+    return folder / "documents.parquet"
+
+
+def test_whole_groups_are_on_one_side_and_in_one_fold(tmp_path: Path) -> None:
+    dice = np.random.default_rng(0)
+    words = [f"{first}{second}" for first in "bdfgklmnp" for second in ("ab", "eck", "ill", "ot", "un")]
+    documents = [(f"author {number // 6}", " ".join(dice.choice(words, 12))) for number in range(1200)]
+    corpus = a_corpus(tmp_path, documents)
+    found, _ = split(corpus, Validation(whole_groups=True, folds=3), tmp_path)
+    groups = np.arange(1200) // 6
+    for group in range(200):
+        assert len(set(found.sides[groups == group])) == len(set(found.folds[groups == group])) == 1
+    assert {TRAIN, VALIDATION, TEST} == set(found.sides) and {0, 1, 2, NO_FOLD} == set(found.folds)
+    apart, _ = split(corpus, Validation(folds=3), tmp_path)
+    assert any(len(set(apart.sides[groups == group])) > 1 for group in range(200))
+
+
+def test_train_documents_that_quote_what_is_judged_on_leave_train_and_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOESTRING_HOME", str(tmp_path / "home"))
+    dice = np.random.default_rng(0)
+    words = [f"word{number}" for number in range(5000)]
+    texts = [" ".join(dice.choice(words, 60)) for _ in range(300)]
+    quotes = [f"{' '.join(dice.choice(words, 60))} {' '.join(text.split()[:20])}" for text in texts]
+    data = tmp_path / "texts.jsonl"
+    data.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts + quotes))
+    corpus = clean_corpus.fn(Files(paths=(str(data),)), Cleaning(preset="none"))
+    objective = CausalLanguageModel()
+    kept = split_corpus.fn(corpus, Validation(), objective)
+    cut = split_corpus.fn(corpus, Validation(quoted_words=13), objective)
+    sides, after = (
+        {row["id"]: row["split"] for row in pq.read_table(one.folder / "assignment.parquet").to_pylist()}
+        for one in (kept, cut)
+    )
+    rows = pq.read_table(corpus.folder / "documents.parquet")
+    ids = dict(zip(rows["text"].to_pylist(), rows["id"].to_pylist(), strict=True))
+    pairs = [(ids[text], ids[quote]) for text, quote in zip(texts, quotes, strict=True)]
+    for pair in pairs:
+        for one, other in (pair, pair[::-1]):
+            gives_away = sides[one] == "train" and sides[other] != "train"
+            assert after[one] == (None if gives_away else sides[one])
+    (left,) = cut.left_out.items()
+    assert (
+        left[0] == "13 words as in a document to judge by"
+        and left[1] == list(after.values()).count(None) > 10
+    )

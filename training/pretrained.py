@@ -208,14 +208,14 @@ def family_of(folder: Path) -> str:
     return family
 
 
-def tokenizer_of(name: str) -> "PreTrainedTokenizerBase":
+def tokenizer_of(name: str, revision: str | None = None) -> "PreTrainedTokenizerBase":
     """A checkpoint's tokenizer, of a folder or of the Hub. Raises ValueError where it cannot be read."""
     from transformers import AutoTokenizer  # takes a second
 
     place = Path(name).expanduser()
     try:
         found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            str(place) if place.is_dir() else name, trust_remote_code=False
+            str(place) if place.is_dir() else name, revision=revision, trust_remote_code=False
         )
     except BaseException as error:  # a broken tokenizer.json panics in Rust, which is no Exception
         if isinstance(error, KeyboardInterrupt | SystemExit):
