@@ -89,8 +89,7 @@ class Encoding:
     def __call__(self, texts: Sequence[str]) -> Encoded:
         """The ids of the texts."""
         encoded = self.engine.encode(texts)
-        pairs = zip(encoded, texts, strict=True)
-        changed = np.array([not self.engine.spells(*pair) for pair in pairs], np.bool_)
+        changed = self.engine.changed(encoded, texts)
         lengths = np.array([1 + len(ids) for ids in encoded], np.int64)
         whole = np.full(int(lengths.sum()), self.start_token, self.dtype)
         starts = np.cumsum(lengths) - lengths

@@ -23,6 +23,9 @@ STRANGE = [
     "a\u00a0b\r\n  c",
     "I'LL don't 'tis",
     "x1y2 ½ ٣",
+    "a \0  b\1",
+    "\n\n  two\n \n",
+    "a\x1c \x1f b\x85 \x85c",
 ]
 
 
@@ -38,26 +41,31 @@ def test_byte_pairs_are_encoded_by_the_fast_engine_as_by_the_tokenizer(learnt: B
     assert isinstance(fast, Fast)
     library = Path(sysconfig.get_path("stdlib"))
     texts = [path.read_text(errors="replace") for path in sorted(library.glob("*.py"))[20:60]] + STRANGE
-    for text, one, other in zip(texts, fast.encode(texts), slow.encode(texts), strict=True):
+    found, expected = fast.encode(texts), slow.encode(texts)
+    for one, other in zip(found, expected, strict=True):
         assert one.tolist() == other.tolist()
-        assert fast.spells(one, text) and slow.spells(other, text)
+    assert not fast.changed(found, texts).any() and not slow.changed(expected, texts).any()
 
 
-@given(text=st.text(st.characters(codec="utf-8"), max_size=200))
-@settings(max_examples=300, deadline=None)
-def test_any_text_is_spelt_alike_and_given_back(learnt: Backend, text: str) -> None:
+LETTERS = st.characters(codec="utf-8") | st.sampled_from(" \t\n\r\x0b\x1c\0\1\x85\xa0\u2003a1'.é")
+
+
+@given(texts=st.lists(st.text(LETTERS, max_size=80), max_size=6))
+@settings(max_examples=500, deadline=None)
+def test_any_texts_are_spelt_alike_and_given_back(learnt: Backend, texts: list[str]) -> None:
     fast, slow = engine_of(learnt), Slow(learnt)
-    (one,), (other,) = fast.encode([text]), slow.encode([text])
-    assert one.tolist() == other.tolist()
-    assert fast.spells(one, text)
+    found = fast.encode(texts)
+    assert [one.tolist() for one in found] == [other.tolist() for other in slow.encode(texts)]
+    assert not fast.changed(found, texts).any()
 
 
 def test_another_text_is_not_taken_for_the_same(learnt: Backend) -> None:
-    fast = engine_of(learnt)
-    (ids,) = fast.encode(["def f(): pass"])
-    assert not fast.spells(ids, "def g(): pass")
-    assert not fast.spells(ids[:-1], "def f(): pass")
-    assert fast.spells(np.zeros(0, np.uint32), "")
+    (ids,) = engine_of(learnt).encode(["def f(): pass"])
+    for engine in (engine_of(learnt), Slow(learnt)):
+        assert engine.changed([ids, ids], ["def g(): pass", "def f(): pass"]).tolist() == [True, False]
+        assert engine.changed([ids[:-1], ids], ["def f(): pass"] * 2).tolist() == [True, False]
+        assert engine.changed([ids[:-1], ids[-1:]], ["def f(): pass", ""]).tolist() == [True, True]
+        assert engine.changed([np.zeros(0, np.uint32)], [""]).tolist() == [False]
 
 
 def test_an_engine_is_the_same_in_another_process(learnt: Backend) -> None:
