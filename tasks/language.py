@@ -1,7 +1,7 @@
 """Which language a text is in, told offline, and a filter by it."""
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from threading import Lock
 from typing import Annotated, Literal
 
@@ -33,6 +33,7 @@ CODE_SIGNS = 0.15
 TOKENISED = re.compile(r"<unk>|@[-.,]@|^[ =]+|[ =]+$", re.MULTILINE)
 
 
+@lru_cache(maxsize=1)  # the filter asks, and then whoever writes the document down
 def language_of(text: str) -> tuple[str, float]:
     """The language's ISO 639-1 code and its probability; ("und", 0.0) for too little text and for code.
 
