@@ -1,11 +1,14 @@
 """Documents in other words: real thesauruses and models, of which nothing is kept but what must be."""
 
+import json
 import re
+import shutil
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
+import sentencepiece
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
@@ -43,6 +46,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     letters = [letter for letter in "abcdefghijklmnopqrstuvwxyz.,!" if letter not in words]
     for name, model in translators(len(words) + len(letters)).items():
         model.save_pretrained(folder / name)
+        if name == "there":
+            write_pieces(folder / name, [*words, *letters])
+            continue
         backend = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words + letters)}, "<unk>"))
         backend.pre_tokenizer, backend.decoder = pre_tokenizers.Whitespace(), decoders.WordPiece()
         PreTrainedTokenizerFast(
@@ -53,6 +59,24 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             model_max_length=32,
         ).save_pretrained(folder / name)
     return folder
+
+
+def write_pieces(folder: Path, words: list[str]) -> None:
+    """What Helsinki-NLP's checkpoints have for a tokenizer: sentencepiece models and a list of pieces."""
+    (folder / "text").write_text("\n".join(TEXTS * 5))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(folder / "text"), model_prefix=str(folder / "source"), vocab_size=45, minloglevel=2
+    )
+    (folder / "source.model").rename(folder / "source.spm")
+    shutil.copy(folder / "source.spm", folder / "target.spm")
+    known = sentencepiece.SentencePieceProcessor(model_file=str(folder / "source.spm"))
+    found = [known.id_to_piece(at) for at in range(known.get_piece_size())]
+    pieces = dict.fromkeys([*words[:3], *(piece for piece in found if piece[0] != "<"), *words])
+    listed = {piece: at for at, piece in enumerate([*pieces][: len(words)])}
+    (folder / "vocab.json").write_text(json.dumps(listed))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "MarianTokenizer", "model_max_length": 32})
+    )
 
 
 def translators(vocabulary: int) -> dict[str, PreTrainedModel]:
