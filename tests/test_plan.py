@@ -282,9 +282,9 @@ def test_a_search_that_would_not_hold_one_trial_is_left_out_with_the_numbers() -
 
 def test_trials_that_cost_alike_count_tokens_and_others_have_equal_times() -> None:
     plan = planned("20m", search=Search(share=0.3))
-    shallow, own = (plan.trial_clock(depth) for depth in (1, plan.trial_depth))
-    assert isinstance(shallow, Wall) and isinstance(own, Wall)
-    assert own.tokens and shallow.tokens and own.tokens < shallow.tokens
+    own, deeper = (plan.trial_clock(plan.trial_depth + more) for more in (0, 1))
+    assert isinstance(own, Wall) and isinstance(deeper, Wall)
+    assert own.tokens and deeper.tokens and deeper.tokens < own.tokens
     late = own.deadline - time.time()
     assert plan.trial_seconds < late < 1.5 * plan.trial_seconds
     timed = plan.trial_clock(1, alike=False)

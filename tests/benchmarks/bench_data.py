@@ -33,6 +33,7 @@ JOBS = "tests.benchmarks.data_jobs"
 PLANTED_PAIRS = 6000
 DECIDED = 3000  # documents, by each rule and datatrove's
 SENTENCES = 5000  # with personal data and without
+Asked = tuple[str, dict[str, str | int]]  # a job's name and its arguments
 
 
 def main(arguments: Arguments) -> list[Figure]:
@@ -50,27 +51,27 @@ def main(arguments: Arguments) -> list[Figure]:
 def cleaning(options: Options) -> list[Figure]:
     """The whole cleaning with all steps on, by one core and by two."""
     size = write_texts(options.folder / "texts.jsonl", options.text, options.megabytes) / 1e6
-    alone, both = [], []
+    alone, both, apart = [], [], []
     for number in range(options.repeats):
         seen = {}
         for cores in (1, 2) if number % 2 == 0 else (2, 1):
-            seen[cores] = run(
-                "clean_files",
-                cores,
-                out="clean",
-                files="texts.jsonl",
-                preset="web",
-                workers=cores,
-                options=options,
-            )
+            seen[cores] = run(cleaned("clean", cores), cores, options)
         alone.append(size / seen[1]["seconds"])
         both.append(seen[1]["seconds"] / seen[2]["seconds"])
+        beside = run_together([job(cleaned(name, 1), options) for name in ("clean", "clean-too")], 1)
+        apart.append(2 * seen[1]["seconds"] / max(one["seconds"] for one in beside))
         kept = f"{seen[1]['kept']:,} of {seen[1]['read']:,}"
-        say(f"one core {alone[-1]:.2f} MB/s, two {both[-1]:.2f} times that; kept {kept}")
+        say(f"one core {alone[-1]:.2f} MB/s, two {both[-1]:.2f} of that, apart {apart[-1]:.2f}; kept {kept}")
     return [
         of("whole cleaning, preset web", alone, "MB/s", ">= 1.2", ">= 3"),
         of("two cores against one", both, "times", ">= 1.8"),
+        of("the machine's own: two runs side by side against one", apart, "times"),
     ]
+
+
+def cleaned(out: str, workers: int, preset: str = "web") -> Asked:
+    """The cleaning of the part's texts."""
+    return "clean_files", {"files": "texts.jsonl", "out": out, "preset": preset, "workers": workers}
 
 
 def tokenizing(options: Options) -> list[Figure]:
@@ -80,8 +81,8 @@ def tokenizing(options: Options) -> list[Figure]:
     for number in range(options.repeats):
         jobs = ("pack_corpus", "map_corpus")
         seen = {
-            job: run(job, 1, corpus=".", tokenizer="tokenizer", out=job, options=options)
-            for job in (jobs if number % 2 == 0 else reversed(jobs))
+            name: run((name, {"corpus": ".", "tokenizer": "tokenizer", "out": name}), 1, options)
+            for name in (jobs if number % 2 == 0 else reversed(jobs))
         }
         ours, theirs = seen["pack_corpus"], seen["map_corpus"]
         if ours["tokens"] != theirs["tokens"] or ours["changed"]:
@@ -97,19 +98,27 @@ def tokenizing(options: Options) -> list[Figure]:
     ]
 
 
-def run(job: str, cores: int, options: Options, **arguments: str | int) -> Result:
-    """One job's result; its paths are below the part's folder."""
+def run(asked: Asked, cores: int, options: Options) -> Result:
+    """One job's result."""
+    return run_together([job(asked, options)], cores)[0]
+
+
+def job(asked: Asked, options: Options) -> Job:
+    """A job, with its paths below the part's folder."""
+    name, arguments = asked
     placed = {
-        name: str(options.folder / value) if name in ("files", "out", "corpus", "tokenizer") else value
-        for name, value in arguments.items()
+        argument: str(options.folder / value)
+        if argument in ("files", "out", "corpus", "tokenizer") and isinstance(value, str)
+        else value
+        for argument, value in arguments.items()
     }
-    return run_together([Job(f"{JOBS}:{job}", placed)], cores)[0]
+    return Job(f"{JOBS}:{name}", placed)
 
 
 def memory(options: Options) -> list[Figure]:
     """The most memory that the whole cleaning holds, over a corpus of 40 times the megabytes asked for."""
     size = write_texts(options.folder / "texts.jsonl", options.text, 40 * options.megabytes) / 1e6
-    seen = run("clean_files", 1, out="clean", files="texts.jsonl", preset="any", workers=1, options=options)
+    seen = run(cleaned("clean", 1, "any"), 1, options)
     return [of(f"peak memory of cleaning {size:,.0f} MB", [seen["peak_mb"] / 1000], "GB", "<= 1", "<= 0.5")]
 
 
