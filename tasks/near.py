@@ -34,7 +34,10 @@ DEVIATIONS = 4.5  # signatures may agree by so much less than is expected: loses
 WINDOW = 64  # neighbours in a bucket that a document is compared with; by eye
 LINKS = 16  # candidates of a document in one bucket. In a crowd that is just about similar 1 of 972 was lost; by 8, 8
 BLOCK_SHINGLES = 2**24  # of texts remembered at once: 128 MiB
-BLOCK_PAIRS = 2**18  # looked at in one round: some 50 MiB
+ROUND_PAIRS = (
+    2**16
+)  # remembered, with repeats, before they are looked at: of a crowd of copies, few are then new
+BLOCK_PAIRS = 2**18  # looked at at once: some 50 MiB
 COLUMN_SHINGLES = 2**12  # whose 64 minima are sought at once, in a core's cache
 
 # Odd, and drawn once: a product with one of them modulo 2**32 is a permutation.
@@ -62,23 +65,20 @@ def signatures(texts: Sequence[str]) -> Hashes:
     return found
 
 
-def candidates(signatures: Hashes, similarity: float = SIMILARITY) -> Numbers:
-    """int64 [pairs, 2]: numbers of documents that share a band and may be as similar, the lower first, sorted.
+def candidates(signatures: Hashes, similarity: float = SIMILARITY) -> Iterator[Numbers]:
+    """int64 [pairs, 2], again and again: numbers of documents that share a band and may be as similar, lower first.
 
     Of documents with equal shingles, the first stands for all. In each band, documents that share it are ordered
     by the next band; each is compared with the WINDOW that follow, and takes the first LINKS whose signatures
     agree enough. So work and memory grow with the documents, whatever they share, and their order changes no
-    pair. What is lost where far more than WINDOW documents share a band (templates, licences):
-    `measure_crowd` in `tests/benchmarks/data_near.py` looks for it.
+    pair; a pair comes once for each band that it shares. What is lost where far more than WINDOW documents share
+    a band (templates, licences): `measure_crowd` in `tests/benchmarks/data_near.py` looks for it.
     """
     first, _ = _distinct(signatures)
     expected = MINIMA * similarity
     least = math.ceil(expected - DEVIATIONS * math.sqrt(expected * (1 - similarity)))
-    found = [np.empty(0, np.int64)]
     for band in range(BANDS):
-        lower_higher = [np.sort(pairs, axis=1) for pairs in _in_buckets(signatures, first, band, least)]
-        found = [np.unique(np.concatenate(found + [pairs @ [len(signatures), 1] for pairs in lower_higher]))]
-    return np.stack(np.divmod(found[0], max(1, len(signatures))), axis=1)
+        yield from (np.sort(pairs, axis=1) for pairs in _in_buckets(signatures, first, band, least))
 
 
 def clusters(
@@ -92,22 +92,29 @@ def clusters(
     them. The result hangs on the set of texts alone, apart from the numbers.
 
     `text_of` is asked for texts in ascending order, in rounds of about BLOCK_SHINGLES words, and once for
-    nearly all; documents without candidates are never asked for.
+    nearly all where there are fewer than ROUND_PAIRS candidates; documents without candidates are never asked
+    for. What is in one cluster by then is not looked at again, so a crowd of copies takes no memory of its own.
     """
     first, inverse = _distinct(signatures)
-    forest = _Forest()
-    pairs = _by_component(candidates(signatures, similarity), len(signatures))
-    for block in _blocks(pairs, signatures[:, SIZE]):
-        apart = [pair for pair in block if not forest.joined(*pair)]
-        wanted = sorted({at for pair in apart for at in pair})
-        sets = dict(zip(wanted, shingle_sets([text_of(at) for at in wanted]), strict=True))
-        for low, high in apart:
-            if not forest.joined(low, high) and jaccard(sets[low], sets[high]) >= similarity:
-                forest.join(low, high)
-    roots = np.arange(len(signatures))
-    for at in forest.parents:
-        roots[at] = forest.root(at)
-    return roots[first[inverse]]
+    forest, refused = _Forest(len(signatures)), np.empty(0, np.int64)
+    code = np.array([len(signatures), 1])
+    for pairs in _rounds(candidates(signatures, similarity), forest):
+        unlike = list[tuple[int, int]]()
+        new = np.stack(np.divmod(np.setdiff1d(pairs @ code, refused), max(1, len(signatures))), axis=1)
+        for block in _blocks(_by_component(new, len(signatures)), signatures[:, SIZE]):
+            roots = forest.roots(np.array(block))
+            apart = [pair for pair, new in zip(block, roots[:, 0] != roots[:, 1], strict=True) if new]
+            wanted = sorted({at for pair in apart for at in pair})
+            sets = dict(zip(wanted, shingle_sets([text_of(at) for at in wanted]), strict=True))
+            for low, high in apart:
+                if forest.joined(low, high):
+                    continue
+                if jaccard(sets[low], sets[high]) >= similarity:
+                    forest.join(low, high)
+                else:
+                    unlike.append((low, high))
+        refused = np.union1d(refused, np.array(unlike, np.int64).reshape(-1, 2) @ code)
+    return forest.roots(np.arange(len(signatures)))[first[inverse]]
 
 
 def best(clusters: Numbers, sizes: npt.ArrayLike, ids: npt.ArrayLike) -> npt.NDArray[np.bool_]:
@@ -196,6 +203,19 @@ def _slices(length: int) -> Iterator[slice]:
     return (slice(begin, begin + 2**14) for begin in range(0, length, 2**14))
 
 
+def _rounds(found: Iterator[Numbers], forest: "_Forest") -> Iterator[Numbers]:
+    """The pairs that are not in one cluster by then, about ROUND_PAIRS at a time."""
+    waiting, count = [np.empty((0, 2), np.int64)], 0
+    for pairs in found:
+        roots = forest.roots(pairs)
+        waiting.append(pairs[roots[:, 0] != roots[:, 1]])
+        count += len(waiting[-1])
+        if count >= ROUND_PAIRS:
+            yield np.concatenate(waiting)
+            waiting, count = [np.empty((0, 2), np.int64)], 0
+    yield np.concatenate(waiting)
+
+
 def _by_component(pairs: Numbers, documents: int) -> Numbers:
     """The pairs, those that hang together next to each other, so that texts need not be remembered for long."""
     graph = coo_array(
@@ -223,22 +243,29 @@ def _blocks(pairs: Numbers, sizes: Hashes) -> Iterator[list[tuple[int, int]]]:
 class _Forest:
     """Which documents are in one cluster, found so far (union-find); a root is the lowest number."""
 
-    def __init__(self) -> None:
-        self.parents: dict[int, int] = {}
+    def __init__(self, documents: int) -> None:
+        self._parents = np.arange(documents)
 
-    def root(self, at: int) -> int:
-        """The lowest number of its cluster; the path there is halved on the way (Tarjan and van Leeuwen 1984)."""
-        parents = self.parents
-        while (parent := parents.get(at, at)) != at:
-            parents[at] = parents.get(parent, parent)
-            at = parents[at]
-        return at
+    def roots(self, documents: Numbers) -> Numbers:
+        """Of each the lowest number of its cluster; all paths are one step long then."""
+        while np.any((above := self._parents[self._parents]) != self._parents):
+            self._parents = above
+        found: Numbers = self._parents[documents]
+        return found
 
     def joined(self, low: int, high: int) -> bool:
         """Whether both are in one cluster."""
-        return self.root(low) == self.root(high)
+        return self._root(low) == self._root(high)
 
     def join(self, low: int, high: int) -> None:
         """Makes one cluster of both."""
-        first, second = sorted((self.root(low), self.root(high)))
-        self.parents[second] = first
+        first, second = sorted((self._root(low), self._root(high)))
+        self._parents[second] = first
+
+    def _root(self, at: int) -> int:
+        """The path there is halved on the way (Tarjan and van Leeuwen 1984)."""
+        parents = self._parents
+        while (parent := int(parents[at])) != at:
+            parents[at] = parents[parent]
+            at = int(parents[at])
+        return at

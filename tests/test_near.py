@@ -36,6 +36,11 @@ def found(texts: Sequence[str], similarity: float = near.SIMILARITY) -> list[int
     return list(map(int, clusters(signatures(texts), texts.__getitem__, similarity)))
 
 
+def pairs_of(texts: Sequence[str]) -> set[tuple[int, int]]:
+    """The candidates."""
+    return {(low, high) for pairs in candidates(signatures(texts)) for low, high in pairs.tolist()}
+
+
 def groups_of(texts: Sequence[str], similarity: float = near.SIMILARITY) -> set[frozenset[str]]:
     """The clusters as sets of texts."""
     together = defaultdict(set)
@@ -136,13 +141,13 @@ def test_a_star_hangs_together_and_so_does_a_chain() -> None:
 def test_empty_and_tiny_texts_are_only_like_their_equals() -> None:
     texts = ["", " \n", "?!", "one", "One!", "two", "one two", "two one", "one two three four five", ""]
     assert found(texts) == [0, 0, 0, 3, 3, 5, 6, 7, 8, 0]
-    assert found([]) == [] and candidates(signatures([])).shape == (0, 2)
+    assert found([]) == [] and pairs_of([]) == set()
 
 
 def test_tiny_texts_are_no_candidates_of_each_other() -> None:
     """One shingle decides all bands of a text with five words; 16 bits of it would do so for thousands at once."""
     texts = [f"five words and number {number}" for number in range(20_000)]
-    assert len(candidates(signatures(texts))) == 0
+    assert not pairs_of(texts)
 
 
 def test_scripts_without_blanks_are_compared_by_characters() -> None:
@@ -255,6 +260,15 @@ def test_texts_are_asked_for_in_rising_rounds_of_bounded_size(monkeypatch: pytes
     assert len(asked) == len(set(asked)) <= 300
 
 
+def test_rounds_of_any_size_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted = planted_texts(pairs=150, singles=50, seed=4)
+    texts = planted.texts + [" ".join(one) for one in crowd(60, 400, 70)]
+    whole = found(texts)
+    for pairs in (20, 500):
+        monkeypatch.setattr(near, "ROUND_PAIRS", pairs)
+        assert found(texts) == whole
+
+
 def crowd(texts: int, template: int, own: int, seed: int = 6) -> list[list[str]]:
     """Words of texts that begin alike."""
     dice, known = random.Random(seed), vocabulary(random.Random(99))
@@ -275,7 +289,7 @@ def test_texts_that_share_little_are_told_apart_by_their_signatures() -> None:
     texts = [" ".join(one) for one in crowd(1000, 100, 120)]
     made = signatures(texts)
     shared = sum(1000 - len(np.unique(made[:, band])) for band in range(near.BANDS))
-    assert shared > 100 and len(candidates(made)) < 10
+    assert shared > 100 and len(pairs_of(texts)) < 10
 
 
 def test_the_order_of_documents_changes_nothing_where_not_all_are_compared(
