@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ import psutil
 T = TypeVar("T")
 R = TypeVar("R")
 
-HERE_FIRST = 8  # items done in this process before others are started, which takes seconds
+HERE_FIRST = 3  # items done in this process before others are started, which takes seconds
 AHEAD = 3  # items for each worker that are under way or wait; bounds the memory
 PER_CORE_ON_A_CLUSTER = 2
 ATTEMPTS = 3  # how often processes are started anew before an item is taken to be what kills them
@@ -43,9 +43,9 @@ def spread(
 ) -> Iterator[R]:
     """`work` of each item, in the order of the items, which are drawn as they are needed.
 
-    The first are done here, as most corpora are small; the rest on the cluster at RAY_ADDRESS, or by so many
-    processes (None: one for each core; 1: all here). `work` must pickle, and hang on nothing but its item.
-    Raises what `work` raises, and WorkersDied.
+    The first are done here, as most corpora are small, and more until others are ready (0: none); the rest on the
+    cluster at RAY_ADDRESS, or by so many processes (None: one for each core; 1: all here). `work` must pickle, and
+    hang on nothing but its item. Raises what `work` raises, and WorkersDied.
     """
     rest = iter(items)
     alone = workers == 1 or (workers is None and cores() == 1)
@@ -54,16 +54,31 @@ def spread(
     first = next(rest, None)
     if first is None:
         return
+    rest = chain((first,), rest)
     crew = _Cluster(work) if on_cluster else _Processes(work, workers or cores())
     try:
-        yield from crew.results(_again(first, rest))
+        if here_first:
+            yield from map(work, _until(crew.ready, rest))
+        yield from crew.results(rest)
     finally:
         crew.end()
 
 
-def _again(first: T, rest: Iterator[T]) -> Iterator[T]:
-    yield first
-    yield from rest
+def _until(ready: Callable[[], bool], items: Iterator[T]) -> Iterator[T]:
+    while not ready():
+        try:
+            yield next(items)
+        except StopIteration:
+            return
+
+
+def work_on(work: Callable[[T], R], item: T) -> R:
+    """One item, in another process or on a node of the cluster."""
+    return work(item)
+
+
+def _met(work: Callable[[T], R], item: None) -> None:
+    """Nothing but to have read the work, with all that it imports."""
 
 
 class _Processes:
@@ -72,6 +87,7 @@ class _Processes:
     def __init__(self, work: Callable[[Any], Any], count: int) -> None:
         self._work, self._count = work, count
         self._pool = self._started()
+        self._first = self._submitted(None, _met)
 
     def _started(self) -> ProcessPoolExecutor:
         # Not forked: this process has threads.
@@ -102,9 +118,13 @@ class _Processes:
             under_way.popleft()
             yield result
 
-    def _submitted(self, item: Any) -> Future[Any]:
+    def ready(self) -> bool:
+        """Whether a process has read what it is to do."""
+        return self._first.done()
+
+    def _submitted(self, item: Any, how: Callable[..., Any] = work_on) -> Future[Any]:
         try:
-            return self._pool.submit(self._work, item)
+            return self._pool.submit(how, self._work, item)
         except BrokenProcessPool as problem:  # met again where its result is asked for
             failed: Future[Any] = Future()
             failed.set_exception(problem)
@@ -133,6 +153,10 @@ class _Cluster:
         self._work = ray.put(work)
         self._most = PER_CORE_ON_A_CLUSTER * max(1, int(ray.cluster_resources().get("CPU", 1)))
 
+    def ready(self) -> bool:
+        """It was there before."""
+        return True
+
     def results(self, items: Iterator[Any]) -> Iterator[Any]:
         """In order; so many items as keep all cores busy are in flight."""
         under_way: deque[Any] = deque()
@@ -146,11 +170,6 @@ class _Cluster:
 
     def end(self) -> None:
         """Leaves the cluster's session to whoever else uses it."""
-
-
-def work_on(work: Callable[[T], R], item: T) -> R:
-    """One item, on a node of the cluster."""
-    return work(item)
 
 
 def _end_with(parent: int) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import psutil
@@ -38,13 +39,23 @@ def refuses(number: int) -> int:
     raise ValueError(f"not {number}")
 
 
-def test_results_come_in_order_from_here_and_from_other_processes() -> None:
-    found = list(spread(squared, range(40), workers=2, here_first=3))
+def test_results_come_in_order_from_other_processes() -> None:
+    found = list(spread(squared, range(40), workers=2, here_first=0))
     assert [square for square, _ in found] == [number**2 for number in range(40)]
-    assert {pid for _, pid in found[:3]} == {os.getpid()}
-    others = {pid for _, pid in found[3:]}
+    others = {pid for _, pid in found}
     assert os.getpid() not in others and 1 <= len(others) <= 2
     assert not any(psutil.pid_exists(pid) for pid in others)
+
+
+def test_work_is_done_here_until_others_have_started() -> None:
+    found = []
+    for square, pid in spread(squared, count(), workers=2, here_first=3):
+        found.append(pid)
+        assert square == (len(found) - 1) ** 2
+        if pid != os.getpid():
+            break
+        time.sleep(0.01)
+    assert len(found) > 5 and set(found[:-1]) == {os.getpid()}
 
 
 def test_little_is_done_here_and_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +72,7 @@ def test_items_are_drawn_as_they_are_needed() -> None:
             drawn.append(number)
             yield number
 
-    results = spread(squared, items(), workers=2, here_first=1)
+    results = spread(squared, items(), workers=2, here_first=0)
     for _ in range(5):
         next(results)
     assert len(drawn) <= 5 + 2 * module.AHEAD + 1
@@ -70,7 +81,7 @@ def test_items_are_drawn_as_they_are_needed() -> None:
 
 def test_a_killed_process_costs_no_result(tmp_path: Path) -> None:
     jobs = [(tmp_path, number) for number in range(1, 20)]
-    assert list(spread(killed_once, jobs, workers=2, here_first=1)) == list(range(1, 20))
+    assert list(spread(killed_once, jobs, workers=2, here_first=0)) == list(range(1, 20))
 
 
 def test_an_item_that_always_kills_is_given_up() -> None:

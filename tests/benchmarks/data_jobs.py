@@ -46,7 +46,8 @@ def map_corpus(go: Go, corpus: str, tokenizer: str, out: str) -> Result:
     from transformers import AutoTokenizer
 
     datasets.disable_progress_bars()
-    spelt, folder = AutoTokenizer.from_pretrained(tokenizer), _new(out)
+    spelt = AutoTokenizer.from_pretrained(tokenizer, split_special_tokens=True)  # what a text spells is text
+    folder = _new(out)
 
     def encoded(rows: Result) -> Result:
         return {"input_ids": spelt(rows["text"], add_special_tokens=False)["input_ids"]}
