@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict
 
 from tasks import home
+from tasks.secrets import without_secrets
 
 if TYPE_CHECKING:
     pass
 
 
 class InputError(ValueError):
-    """Something that the user gave cannot work; the message says what, where and what to do."""
+    """Something that the user gave cannot work; the message says what, where and what to do, and no secret."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_secrets(message))
 
 
 class Record(BaseModel):

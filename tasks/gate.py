@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
-from transformers import AutoConfig
 
 from tasks.artifacts import Report, Trained
 from tasks.generate import fetch
@@ -18,6 +17,7 @@ from tasks.heads import USES, head_of
 from tasks.scores import RESAMPLES, Floats, Ints, bootstrap, held_out_documents, refuse_unfair, score_texts
 from training.metrics import bits
 from training.model import Head
+from training.pretrained import read_config
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -106,16 +106,15 @@ def judge(
             refuse_unfair((trained.model_folder, folder), texts)
         nats = score_texts(folder, texts, labels)
     except Exception as problem:  # whatever is wrong with a stored model, the run itself is sound
-        reason = f"{named} cannot be scored: {type(problem).__name__}: {problem}"[:500]
+        why = " ".join(f"{type(problem).__name__}: {problem}".split())
+        reason = f"{named} cannot be scored: {why}"[:500]
         return alone.model_copy(update={"reason": reason, "champion_version": int(champion.version)})
     return compare(challenger, nats, weight, int(champion.version), alpha, USES[report.head].unit)
 
 
 def difference_in_kind(challenger: Path, champion: Path) -> str:
     """Why two model folders were not made for the same: another head, other labels; empty if they were."""
-    new, old = (
-        AutoConfig.from_pretrained(folder, trust_remote_code=False) for folder in (challenger, champion)
-    )
+    new, old = map(read_config, (challenger, champion))
     if head_of(new) != head_of(old):
         return f"it is {USES[head_of(old)].article_noun}, and this {USES[head_of(new)].article_noun}"
     if head_of(new) != "classification":

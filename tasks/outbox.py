@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict
 
 from tasks import home, tracking
+from tasks.secrets import without_secrets
 from tasks.telemetry import METRICS, Tail
 from training.journal import Event
 
@@ -269,7 +270,7 @@ def finish(run_id: str, status: Status) -> None:
         log.warning(
             "MLflow at %s does not answer: what it should hear of %d trainings of this run waits in %s, "
             "and the next `shoestring run` or `plan` that reaches it sends it",
-            tracking.tracking_uri(),
+            without_secrets(tracking.tracking_uri()),
             left,
             folder,
         )

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 
 from tasks.artifacts import InputError
+from tasks.secrets import HOW, holds_secret
 from training.budget import parse_budget
 
 if TYPE_CHECKING:
@@ -60,12 +61,26 @@ def load_recipe(name: str, settings: Iterable[str] = ()) -> dict[str, Any]:
     try:
         sections = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as problem:
-        where = str(problem).replace("\n", " ")
+        where = " ".join(str(problem).split())
         raise InputError(f"{path} is not YAML: {where}") from problem
     if not isinstance(sections, dict):
         raise InputError(f"{path} is not a recipe: it must hold sections such as `source:` and `learning:`")
     sections.setdefault("promotion", {}).setdefault("name", path.stem)
-    return put_in(sections, settings)
+    refuse_secrets(put_in(sections, settings))
+    return sections
+
+
+def refuse_secrets(sections: Mapping[str, Any]) -> None:
+    """Raises InputError where a setting holds a password or a key: Prefect keeps settings, and shows them."""
+    waiting: list[tuple[str, Any]] = list(sections.items())
+    while waiting:
+        place, value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += [(f"{place}.{name}", inner) for name, inner in value.items()]
+        elif isinstance(value, list | tuple):
+            waiting += [(place, inner) for inner in value]
+        elif isinstance(value, str) and holds_secret(value):
+            raise InputError(f"{place}: {value} {HOW}.")
 
 
 def put_in(sections: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tasks.artifacts import Splits
 from tasks.generate import context_of, load, start_token
@@ -21,6 +21,7 @@ from training.data import Sample
 from training.metrics import MASKED_PASSES, bits, class_log_probabilities, parts_in_time
 from training.model import Head, autocast
 from training.objectives import Objective
+from training.pretrained import tokenizer_of
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -93,7 +94,7 @@ def refuse_unfair(folders: Sequence[Path], texts: Sequence[str]) -> None:
     if len({(folder / "tokenizer.json").read_bytes() for folder in folders}) == 1:
         return
     for folder in folders:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        tokenizer = tokenizer_of(str(folder))
         for text, ids in zip(texts, encode(tokenizer, texts), strict=True):
             if tokenizer.decode(ids[1:], clean_up_tokenization_spaces=False) != text:
                 raise ValueError(

@@ -189,6 +189,7 @@ def _give_database() -> None:
 
 
 def answers(url: str, timeout: float) -> bool:
+    """Whether a server is there; one that wants a name and a password is."""
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=timeout) as answer:
             return bool(answer.status == 200)

@@ -25,6 +25,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 from tasks import tracking
 from tasks.artifacts import InputError, Record
 from tasks.home import run_folder
+from tasks.secrets import guard_logs, without_secrets
 from tasks.tracking import MetricName
 from training.journal import Event
 
@@ -57,6 +58,7 @@ class Terminal(Protocol):
     def end(self, stage: str, result: str, seconds: float) -> None: ...
 
 
+guard_logs()  # every process that runs a stage imports this
 _terminal: Terminal | None = None
 _ran: set[str] = set()  # stages that ran in this process
 _deadline: float | None = None  # Unix time
@@ -190,7 +192,7 @@ def publish(record: R, run_id: str | None = None) -> R:
 
 def link_runs(experiment: str, mlflow_run: str) -> None:
     """Links from the run's page in Prefect to its run in MLflow."""
-    uri = tracking.tracking_uri()
+    uri = without_secrets(tracking.tracking_uri())
     page = (
         uri if uri.startswith("http") else f"http://127.0.0.1:{MLFLOW_PORT}"
     )  # where `shoestring ui` puts it

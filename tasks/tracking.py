@@ -17,7 +17,8 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from tasks.artifacts import InputError
-from tasks.home import home
+from tasks.home import LOGINS, home
+from tasks.secrets import moved_out_of
 from training.config import Section
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _read(path: Path) -> dict[str, object]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {error}") from None
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict | None):
         raise InputError(f"{path} holds {type(values).__name__}; write lines of `name: value`")
     return dict(values or {})
@@ -148,8 +149,12 @@ def _explain(error: ValidationError) -> str:
 
 
 def tracking_uri() -> str:
-    """Where runs are recorded; SQLite in the home folder unless something else was said."""
-    return settings().tracking_uri or f"sqlite:///{home() / 'mlflow.db'}"
+    """Where runs are recorded; SQLite in the home folder unless something else was said.
+
+    The login of a server goes to the environment, where MLflow looks for it: its errors tell addresses.
+    """
+    given = moved_out_of(settings().tracking_uri, *LOGINS["MLFLOW_TRACKING_URI"])
+    return given or f"sqlite:///{home() / 'mlflow.db'}"
 
 
 def artifact_location() -> str | None:

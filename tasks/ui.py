@@ -21,6 +21,7 @@ from rich.table import Table
 from tasks import home, tracking
 from tasks.artifacts import InputError
 from tasks.processes import LOOPBACK, ROOT, STOP_SECONDS, Process, bound_socket, last_words, log_file, spawn
+from tasks.secrets import without_secrets
 from tasks.server import START_SECONDS, PrefectServer, answers, start_prefect_server
 
 PREFECT_PORT, MLFLOW_PORT = 4200, 5000  # their own defaults; another is taken where they are in use
@@ -64,14 +65,20 @@ def run_ui(prefect_port: int | None = None, mlflow_port: int | None = None) -> N
         console.print("[dim]Opening the pages; the first time takes half a minute.[/]")
         if page is not None:
             tracking.prepare()
-            _add(children, "mlflow", _mlflow_command(page))
+            # Not in the command, which every user of the machine may read.
+            _add(
+                children,
+                "mlflow",
+                _mlflow_command(page),
+                {"MLFLOW_BACKEND_STORE_URI": tracking.tracking_uri()},
+            )
         server.wait()
         deploy()
         worker = [*_prefect(), "worker", "start", "--pool", POOL, "--type", "process"]
         _add(children, "worker", worker, {"PREFECT_WORKER_QUERY_SECONDS": WORKER_QUERY_SECONDS})
         _wait_until_up(page, children, interrupted)
         if not interrupted.is_set():
-            console.print(_panel(server, page or tracking.tracking_uri()))
+            console.print(_panel(server, page or without_secrets(tracking.tracking_uri())))
             _watch(server, children, interrupted)
         console.print("[dim]Stopping.[/]")
 
@@ -127,7 +134,6 @@ def _mlflow_command(page: str) -> list[str]:
     files = str(tracking.artifact_location())
     return [
         *(sys.executable, "-m", "mlflow", "server"),
-        *("--backend-store-uri", tracking.tracking_uri()),
         *("--default-artifact-root", files, "--artifacts-destination", files),
         *("--host", LOOPBACK, "--port", page.rsplit(":", 1)[1], "--workers", "1"),
     ]

@@ -16,7 +16,7 @@ from transformers import (
 from flows.pipeline import train_best_model
 from tasks import division, home, telemetry, tracking, trials
 from tasks.artifacts import Registered
-from tasks.generate import complete, resolve_model
+from tasks.generate import resolve_model
 from tasks.library import PythonFunctions, PythonStdlib
 from tasks.outbox import Thinning
 from tasks.outcome import summary
@@ -25,6 +25,7 @@ from tasks.ray_session import stop_ray
 from tasks.sides import Validation
 from tasks.source import Files, Source
 from tasks.study import Search
+from tasks.writing import Wish, complete
 from training.journal import read_journal
 from training.model import Scratch
 from training.objectives import MaskedLanguageModel, Objective, SequenceClassification
@@ -99,7 +100,7 @@ def test_a_budget_becomes_a_registered_model_with_evidence(
     folder = resolve_model("python-code@champion")
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert model(torch.tensor([tokenizer("def f(")["input_ids"]])).logits.isfinite().all()
-    assert "".join(complete(folder, "def ", tokens=8, seed=0))
+    assert "".join(complete(folder, "def ", Wish(8, seed=0)))
 
 
 @pytest.mark.slow
