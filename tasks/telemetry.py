@@ -45,7 +45,11 @@ METRICS: dict[str, dict[str, str]] = {
         "utilisation": MetricName.TRAIN_UTILISATION,
         "memory_gb": MetricName.TRAIN_MEMORY,
     },
-    "validation": {"bits": MetricName.VALIDATION_BITS},
+    "validation": {
+        "bits": MetricName.VALIDATION_BITS,
+        "tokens": MetricName.TRAIN_TOKENS,
+        "training_seconds": MetricName.TRAIN_SECONDS,
+    },
 }
 
 
