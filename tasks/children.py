@@ -7,17 +7,16 @@ from typing import Any
 import prefect.runtime
 
 from tasks import outbox, telemetry
-from tasks.artifacts import Tokens
 from tasks.clock import Clock
 from tasks.home import run_folder
 from tasks.outbox import Courier, Letter, Status
 from tasks.system_metrics import SYSTEM_JOURNAL
-from tasks.tracking import KIND_TAG, OBJECTIVE_TAG, UNIT_TAG, MetricName, of_data
+from tasks.tracking import KIND_TAG, OBJECTIVE_TAG, UNIT_TAG, MetricName
 from training.journal import read_journal
 from training.objectives import Objective
 
 
-def announce(clock: Clock, tokens: Tokens, objective: Objective, seed: int) -> None:
+def announce(clock: Clock, objective: Objective, seed: int) -> None:
     """Has MLflow hear of the run, and links to its page there unless MLflow is away."""
     outbox.post(
         Letter(
@@ -28,7 +27,7 @@ def announce(clock: Clock, tokens: Tokens, objective: Objective, seed: int) -> N
                 UNIT_TAG: objective.unit,
                 OBJECTIVE_TAG: objective.kind,
             },
-            settings={"budget": clock.budget, "seed": f"{seed}", **of_data(tokens)},
+            settings={"budget": clock.budget, "seed": f"{seed}"},
             journal="final/journal.jsonl",
             system=SYSTEM_JOURNAL,
             started=clock.started,

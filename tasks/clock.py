@@ -17,7 +17,7 @@ from tasks.artifacts import Record
 from tasks.cluster import Compute
 from tasks.home import STARTED_VARIABLE, run_folder
 from tasks.outbox import Courier
-from tasks.system_metrics import SystemMetrics
+from tasks.system_metrics import keep_sampling
 from tasks.telemetry import prepare_until
 from tasks.workers import workers_of
 from training.budget import Amount, parse_budget
@@ -65,10 +65,9 @@ def make_clock(run_id: str, run_name: str, budget: str, started: float) -> Clock
 
 
 def keep_beating(clock: Clock) -> None:
-    """Writes down every second how much of the budget is used, so that a killed run can go on with the rest,
-    and every ten seconds what the machine does.
+    """Writes down every second how much of the budget is used, so that a killed run can go on with the rest.
 
-    It ends with the run, as a process may make several.
+    Samples of the machine are taken beside. All of it ends with the run, as a process may make several.
     """
     folder = run_folder(clock.run_id)
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +75,6 @@ def keep_beating(clock: Clock) -> None:
     flow = prefect.runtime.flow_run.flow_name  # which a thread does not know
 
     def beat() -> None:
-        metrics = SystemMetrics(folder)
         while not (folder / "registered.json").exists():
             draft = folder / ".clock.json"
             state = {
@@ -87,10 +85,10 @@ def keep_beating(clock: Clock) -> None:
             }
             draft.write_text(json.dumps(state))
             draft.replace(folder / "clock.json")
-            metrics.look()
             time.sleep(BEAT_SECONDS)
 
     threading.Thread(target=beat, name="clock", daemon=True).start()
+    threading.Thread(target=keep_sampling, args=(folder,), name="system metrics", daemon=True).start()
 
 
 def write_recipe(folder: Path) -> None:

@@ -16,7 +16,7 @@ from tasks.artifacts import Tokens
 from tasks.calibrate import at_depth
 from tasks.cluster import Compute
 from tasks.space import transferred, value_of
-from tasks.tracking import TEXT, MetricName
+from tasks.tracking import MetricName
 from training.blueprint import Blueprint, Learning
 from training.config import Section, tunable_fields, with_fields
 from training.model import Model
@@ -24,7 +24,7 @@ from training.objectives import Objective
 
 MOST_RUNS = 50  # the newest
 PATIENCE_SECONDS = 3.0  # that the plan waits, after its own measurements
-MACHINE, OBJECTIVE = "machine", "objective.kind"
+TEXT, MACHINE, OBJECTIVE = "data.splits", "machine", "objective.kind"
 NORMAL_95 = 1.96  # standard deviations to either side that hold 95 %
 SAMPLES_DIFFER = 0.5  # of a sample's standard error, where another is up to a third longer or shorter
 UNKNOWN_SAMPLE = 0.05  # the same where no interval is known

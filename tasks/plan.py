@@ -264,7 +264,7 @@ def plan_budget(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "plan.json"
     if (folder / "trained.json").exists():  # only judging and registering are left, whatever the time
-        announce(clock, tokens, objective, seed)
+        announce(clock, objective, seed)
         return Plan.model_validate_json(path.read_text())
     asked = look_up(tokens, objective, model, learning, compute, name)
     workers = workers_of(compute)
@@ -298,7 +298,7 @@ def plan_budget(
             clock, tokens, base, compute, workers.size, calibration, search, evidence, depths, memory
         )
         plan = deciding.plan(reasons)
-        announce(clock, tokens, objective, seed)
+        announce(clock, objective, seed)
         expected = plan.forecasts["this budget"]
         shown.result = (
             f"depth {plan.blueprint.model.settled_depth()}, about {plan.tokens_per_second:,.0f} tokens/s, "

@@ -21,14 +21,14 @@ from tasks import tracking
 from tasks.artifacts import InputError, Registered, Report, Trained
 from tasks.card import write_card
 from tasks.clock import RECIPE
-from tasks.evidence import MACHINE, SETTINGS, machine
+from tasks.evidence import MACHINE, SETTINGS, TEXT, machine
 from tasks.gate import Verdict, judge
 from tasks.generate import load
 from tasks.heads import USES
 from tasks.provenance import PROVENANCE, as_parameters, commit, write_provenance
 from tasks.store import content_key
 from tasks.telemetry import in_a_run, stage
-from tasks.tracking import OBJECTIVE_TAG, UNIT_TAG, MetricName, of_data
+from tasks.tracking import OBJECTIVE_TAG, UNIT_TAG, MetricName
 from training.budget import parse_budget
 from training.config import Section
 from training.model import Head
@@ -175,7 +175,14 @@ def settled(trained: Trained) -> dict[str, str]:
         found["budget"] = clock["budget"]
     if blueprint:
         found |= as_parameters(write_provenance(trained))
-    return found | of_data(trained.tokens) | {MACHINE: f"{machine()}, {trained.workers} workers"}
+    tokens = trained.tokens
+    return found | {
+        "data.digest": tokens.key,
+        "data.source": tokens.splits.corpus.source,
+        TEXT: tokens.splits.key,
+        "data.bytes_per_token": str(tokens.bytes_per_token),
+        MACHINE: f"{machine()}, {trained.workers} workers",
+    }
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -13,7 +13,7 @@ from training.journal import Journal, read_journal
 
 SYSTEM, SYSTEM_PREFIX = "system", "system/"  # an event's kind, and how its figures' names begin
 SYSTEM_JOURNAL = "system.jsonl"  # in the run folder
-SAMPLE_SECONDS = 10.0
+SAMPLE_SECONDS, BEAT_SECONDS = 10.0, 1.0
 
 
 def collectors() -> list[Any]:
@@ -54,3 +54,11 @@ class SystemMetrics:
         self._step += 1
         named = {f"{SYSTEM_PREFIX}{name}": value for name, value in figures.items()}
         self._journal.append({"event": SYSTEM, "step": self._step, "time": time.time(), **named})
+
+
+def keep_sampling(folder: Path) -> None:
+    """Takes samples for as long as the run lasts; in a thread of its own, which nobody waits for."""
+    metrics = SystemMetrics(folder)
+    while not (folder / "registered.json").exists():
+        metrics.look()
+        time.sleep(BEAT_SECONDS)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from tasks.artifacts import InputError, Tokens
+from tasks.artifacts import InputError
 from tasks.home import home
 from training.config import Section
 
@@ -30,7 +30,6 @@ UNIT_TAG = "shoestring.unit"  # of all bits of the run
 OBJECTIVE_TAG = "shoestring.objective"
 PARENT_TAG = "mlflow.parentRunId"
 RUN_NAME_TAG = "mlflow.runName"
-TEXT = "data.splits"  # names documents and their sides
 _one_at_a_time = threading.Lock()  # or two threads would each make the run that they look for
 PAGE_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # opens on the runs, not on traces
 
@@ -169,16 +168,6 @@ def artifact_location() -> str | None:
         return given if "://" in given else Path(given).absolute().as_uri()
     server = tracking_uri().startswith(("http://", "https://"))
     return None if server else (home() / "mlartifacts").as_uri()
-
-
-def of_data(tokens: Tokens) -> dict[str, str]:
-    """What a run was trained on, as parameters."""
-    return {
-        "data.digest": tokens.key,
-        "data.source": tokens.splits.corpus.source[:500],
-        TEXT: tokens.splits.key,
-        "data.bytes_per_token": str(tokens.bytes_per_token),
-    }
 
 
 def prepare() -> None:

@@ -8,8 +8,8 @@ import pytest
 from tasks import tracking
 from tasks.artifacts import Tokens
 from tasks.cluster import Compute
-from tasks.evidence import MACHINE, Evidence, look_up, machine
-from tasks.tracking import TEXT, MetricName
+from tasks.evidence import MACHINE, TEXT, Evidence, look_up, machine
+from tasks.tracking import MetricName
 from tests import tiny_run
 from training.blueprint import Blueprint, Learning
 from training.model import Scratch

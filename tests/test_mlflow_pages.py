@@ -13,6 +13,7 @@ from tasks.clock import Clock
 from tasks.outbox import Courier, Letter
 from tasks.register import Promotion, register
 from tasks.system_metrics import SYSTEM_JOURNAL, SYSTEM_PREFIX, SystemMetrics
+from tasks.telemetry import Tail
 from tasks.tracking import KIND_TAG, UNIT_TAG, MetricName
 from tests import tiny_run
 from training.journal import Journal
@@ -80,6 +81,23 @@ def test_every_step_is_one_point_however_often_workers_died(
     assert [one.info.run_name for one in same] == [
         "2m-words-dying"
     ]  # one parent, called as `--resume` knows it
+
+
+def test_a_journal_that_was_rewound_twice_between_two_looks_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    tail, seen = Tail(path), list[int]()
+    for first, last, back in ((1, 20, 10), (11, 15, 12), (13, 30, None)):
+        journal = Journal(path)
+        for step in range(first, last + 1):
+            journal.append({"event": "step", "step": step, "time": float(step)})
+        if first == 1:
+            seen += [event["step"] for event in tail.new_events()]
+        if back is not None:
+            journal.rewind(back)
+        journal.close()
+    seen += [event["step"] for event in tail.new_events()]
+    assert seen == list(range(1, 31))
+    assert tail.new_events() == []
 
 
 def test_curves_go_over_seconds_and_tokens(module_home: Path) -> None:

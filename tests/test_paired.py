@@ -6,7 +6,6 @@ import pytest
 from tasks.paired import (
     ALPHA,
     FEWEST_DOCUMENTS,
-    NOISE,
     Difference,
     Scored,
     bits_per,
@@ -15,7 +14,7 @@ from tasks.paired import (
     noise_of,
     why_not,
 )
-from training.law import LABELS_NOISE
+from training.law import LABELS_NOISE, NOISE
 
 BYTES = ("bits per byte", "bits per byte")
 
