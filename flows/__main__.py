@@ -190,6 +190,31 @@ def verify_resume(
         raise typer.Exit(1)
 
 
+@app.command()
+def reproduce(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A finished run, by its name or id in MLflow, or `last`.")
+    ] = "last",
+    home_folder: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Do a finished run's training again, step by step as it went, and show that it ends with the same weights.
+
+    All that it takes is in MLflow: settings, seed, data digest, and the journal of how far each step had come, which
+    stands in for the clock. What differs from then (machine, packages, code, data, workers, settings) is said before
+    it begins and after it ended. It takes about as long as the run's final training; exit code 1 where the weights
+    are others.
+
+    Examples: `shoestring reproduce`, `shoestring reproduce 5m-python-code-1a2b`, `shoestring reproduce my-text/3`.
+    """
+    home.quiet()
+    from tasks import launch
+    from tasks.reproduce import request_of, tell
+
+    if not tell(launch.execute(_flow("reproduce:reproduce_run"), request_of(run), None), as_json):
+        raise typer.Exit(1)
+
+
 app.add_typer(commands.app)
 
 

@@ -190,6 +190,7 @@ class Trained(Record):
     final_seconds: float
     ended: float | None = None  # Unix time, of the training
     workers: int
+    device: str = "cpu"
     kept: str  # which weights are in `model`, as they validated best: last, average or best
     validation_bits: float | None  # of these, in the objective's unit
     tokens: Tokens

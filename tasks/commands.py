@@ -169,6 +169,40 @@ def export(
 
 
 @app.command()
+def compare(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUNS]...",
+            help="Names or ids of runs, or how these begin, which may stand for several; `last`; or registered"
+            " versions, as name/version. Without any: the latest five.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="The picture, a .png. Default: comparisons/ in the home.", show_default=False
+        ),
+    ] = None,
+    home_folder: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which finished runs are better than which, and which only look it.
+
+    A table has each run's budget, size, tokens, seconds and test score, and another a verdict on every pair: over the
+    test documents that both were judged on, with the luck of trainings counted in, corrected for the number of pairs.
+    Runs that were judged on other documents, or in other units, are said not to be comparable.
+
+    Examples: `shoestring compare`, `shoestring compare 5m-python-code-1a2b 20m-python-code`,
+    `shoestring compare last my-text/3 --out runs.png`.
+    """
+    from tasks.compare import show
+
+    show(runs or [], out, as_json)
+
+
+@app.command()
 def ui(
     prefect_port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Default: 4200, or any free one.", show_default=False)

@@ -27,6 +27,7 @@ from tasks.sides import Validation
 from tasks.split import fold_trainings
 from tasks.store import once_a_run
 from tasks.telemetry import Stage, log, stage
+from tasks.tracking import KIND_TAG
 from tasks.workers import side_by_side, workers_of
 from training.blueprint import Blueprint
 from training.budget import TokenCount, Wall
@@ -113,8 +114,17 @@ def tokens_to_score(plan: Plan, objective: Objective, seconds: float) -> int:
 def tell(plan: Plan, fold: Name, score: float | None, documents: int, status: Status) -> None:
     """Has MLflow hear of a fold."""
     journal = run_folder(plan.clock.run_id) / "folds" / f"{fold}" / "journal.jsonl"
-    tags = {"kind": "fold", "documents": f"{documents}"}
-    log_child(plan.clock, f"fold-{fold}", tags, {"fold": fold}, journal, score, status)
+    tags = {KIND_TAG: "fold", "documents": f"{documents}"}
+    log_child(
+        plan.clock,
+        f"fold-{fold}",
+        tags,
+        {"fold": fold},
+        journal,
+        score,
+        status,
+        plan.blueprint.objective.unit,
+    )
 
 
 @dataclass

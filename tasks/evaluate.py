@@ -17,9 +17,9 @@ from tasks import plots
 from tasks.artifacts import Baseline, Folds, InputError, Report, Splits, Trained
 from tasks.generate import load
 from tasks.heads import USES, head_of
+from tasks.paired import RESAMPLES
 from tasks.samples import samples_of, show_samples
 from tasks.scores import (
-    RESAMPLES,
     Ints,
     Scores,
     held_out_documents,

@@ -20,6 +20,7 @@ from tasks.outbox import Courier, Letter
 from tasks.planned import Plan
 from tasks.store import content_key
 from tasks.telemetry import in_a_run, link_runs, stage
+from tasks.tracking import KIND_TAG
 from training.budget import Unit, parse_budget
 from training.law import Forecast
 
@@ -84,7 +85,8 @@ class Frontier(Record):
 def open_frontier() -> float:
     """Has MLflow hear of this flow run, which the budgets' runs will lie below; when it began, in Unix time."""
     run_id, name = str(prefect.runtime.flow_run.id), str(prefect.runtime.flow_run.name)
-    outbox.post(Letter(run_id=run_id, run_name=name, started=time.time()))
+    tags = {KIND_TAG: str(prefect.runtime.flow_run.flow_name)}
+    outbox.post(Letter(run_id=run_id, run_name=name, tags=tags, started=time.time()))
     place = Courier.of(run_id).place()
     if place:
         link_runs(*place)

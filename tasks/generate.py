@@ -75,7 +75,7 @@ def resolve_model(reference: str | None = None) -> Path:
     if reference and Path(reference).is_dir():
         return Path(reference)
     client = tracking.client()
-    version = _find(client, reference) if reference else newest_champion(client)
+    version = find_version(client, reference) if reference else newest_champion(client)
     return fetch(client, version)
 
 
@@ -95,7 +95,8 @@ def newest_champion(client: "MlflowClient") -> "ModelVersion":
     return max(champions, key=lambda version: int(version.creation_timestamp))
 
 
-def _find(client: "MlflowClient", reference: str) -> "ModelVersion":
+def find_version(client: "MlflowClient", reference: str) -> "ModelVersion":
+    """The registered version that `name@alias` or `name/version` names; InputError where there is none."""
     from mlflow.exceptions import MlflowException
 
     name, alias, by = reference.partition("@")

@@ -20,13 +20,16 @@ from pydantic import Field
 from tasks import tracking
 from tasks.artifacts import InputError, Registered, Report, Trained
 from tasks.card import write_card
+from tasks.clock import RECIPE
 from tasks.evidence import MACHINE, SETTINGS, TEXT, machine
 from tasks.gate import Verdict, judge
 from tasks.generate import load
 from tasks.heads import USES
+from tasks.provenance import PROVENANCE, as_parameters, commit, write_provenance
 from tasks.store import content_key
 from tasks.telemetry import in_a_run, stage
-from tasks.tracking import MetricName
+from tasks.tracking import OBJECTIVE_TAG, UNIT_TAG, MetricName
+from training.budget import parse_budget
 from training.config import Section
 from training.model import Head
 
@@ -38,8 +41,6 @@ if TYPE_CHECKING:
 PARAMETER_LIMIT = 6000  # characters of a value, MLflow's
 TAG_LIMIT = 5000  # characters of a run's tag, MLflow's least
 LOGGED_MODEL_TAG = "shoestring.logged_model"
-UNIT_TAG = "shoestring.unit"  # of all bits of the run
-OBJECTIVE_TAG = "shoestring.objective"
 VERSIONS_TAG = "mlflow.modelVersions"  # what links MLflow's page of the model to its version
 REQUIREMENTS = ("torch", "transformers", "tokenizers", "safetensors")
 
@@ -86,7 +87,7 @@ def register(trained: Trained, report: Report, promotion: Promotion) -> Register
     client.set_registered_model_alias(name, settings.aliases.challenger, mine.version)
     if verdict.promoted:
         client.set_registered_model_alias(name, settings.aliases.champion, mine.version)
-    if trained.ended:
+    if trained.ended and MetricName.JUDGING_SECONDS not in client.get_run(run).data.metrics:
         client.log_metric(run, MetricName.JUDGING_SECONDS, time.time() - trained.ended)
     tracking.end_run(run)
     return Registered(
@@ -131,13 +132,15 @@ def version_of(client: "MlflowClient", name: str, run: str) -> "ModelVersion | N
 def log_evidence(client: "MlflowClient", run: str, trained: Trained, report: Report) -> None:
     """Parameters, metrics, data and files of the run; logging them again changes nothing."""
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param
-    from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+    from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_GIT_COMMIT
 
     parameters = [Param(key[:250], value[:PARAMETER_LIMIT]) for key, value in settled(trained).items()]
     for at in range(0, len(parameters), 100):  # MLflow's limit of a batch
         client.log_batch(run, params=parameters[at : at + 100])
+    there = client.get_run(run).data.metrics
     for key, value in figures(trained, report).items():
-        client.log_metric(run, key, value)
+        if key not in there:  # a second point would be drawn as a line
+            client.log_metric(run, key, value)
     tokens = trained.tokens
     corpus = tokens.splits.corpus
     data = Dataset(
@@ -148,7 +151,7 @@ def log_evidence(client: "MlflowClient", run: str, trained: Trained, report: Rep
         profile=json.dumps({"documents": tokens.splits.documents, "tokens": tokens.tokens}),
     )
     client.log_inputs(run, [DatasetInput(data, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])])
-    for file in ("plan.json", "blueprint.json", "search.json", trained.journal):
+    for file in (RECIPE, "plan.json", "blueprint.json", PROVENANCE, "search.json", trained.journal):
         if (trained.folder / file).exists():
             client.log_artifact(
                 run, str(trained.folder / file), str(Path(file).parent) if "/" in file else None
@@ -156,20 +159,22 @@ def log_evidence(client: "MlflowClient", run: str, trained: Trained, report: Rep
     client.log_artifacts(run, str(trained.folder / "report"), "report")
     client.set_tag(run, UNIT_TAG, report.unit)
     client.set_tag(run, OBJECTIVE_TAG, trained.objective)
+    if of_code := commit():
+        client.set_tag(run, MLFLOW_GIT_COMMIT, of_code)
 
 
 def settled(trained: Trained) -> dict[str, str]:
-    """The blueprint's fields by dotted name, and the plan's under `plan.`, as text."""
-    found: dict[str, str] = {}
-    for file, prefix, part in (
-        ("blueprint.json", "", ""),
-        ("plan.json", "plan.", ""),
-        ("search.json", SETTINGS, "settings"),
-    ):
-        path = trained.folder / file
-        if path.exists():
-            values = json.loads(path.read_text())
-            found |= flatten(values[part] if part else values, prefix)
+    """The blueprint's fields by dotted name, the plan's single values under `plan.`, and where it all ran, as text."""
+    blueprint, plan, search, clock = (
+        json.loads(path.read_text()) if (path := trained.folder / f"{name}.json").exists() else {}
+        for name in ("blueprint", "plan", "search", "clock")
+    )
+    planned = {name: value for name, value in plan.items() if isinstance(value, str | int | float | None)}
+    found = flatten(blueprint) | flatten(planned, "plan.") | flatten(search.get("settings", {}), SETTINGS)
+    if clock:
+        found["budget"] = clock["budget"]
+    if blueprint:
+        found |= as_parameters(write_provenance(trained))
     tokens = trained.tokens
     return found | {
         "data.digest": tokens.key,
@@ -224,6 +229,14 @@ def of_the_plan(trained: Trained) -> dict[str, float | None]:
         MetricName.FINAL_TOKENS: trained.tokens_trained,
         MetricName.FINAL_SPEED: trained.tokens_trained / trained.training_seconds,
     }
+    clock = trained.folder / "clock.json"
+    if clock.exists():
+        state = json.loads(clock.read_text())
+        amount = parse_budget(state["budget"])
+        found |= {
+            MetricName(f"budget/{amount.unit}"): amount.value,
+            MetricName.USED_SECONDS: state["used_seconds"],
+        }
     plan, search = (trained.folder / f"{name}.json" for name in ("plan", "search"))
     if plan.exists():
         planned = json.loads(plan.read_text())

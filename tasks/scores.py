@@ -16,9 +16,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tasks.artifacts import Splits
 from tasks.generate import context_of, load, start_token
 from tasks.heads import head_of
+from tasks.paired import RESAMPLES as RESAMPLES  # the gate has both from here
+from tasks.paired import bootstrap as bootstrap
 from tasks.workers import at_hand
 from training.data import Sample
-from training.metrics import MASKED_PASSES, bits, class_log_probabilities, parts_in_time
+from training.metrics import MASKED_PASSES, class_log_probabilities, parts_in_time
 from training.model import Head, autocast
 from training.objectives import Objective
 from training.pretrained import tokenizer_of
@@ -26,7 +28,6 @@ from training.pretrained import tokenizer_of
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-RESAMPLES = 2000
 FIRST_CHUNK_BYTES = 32_768  # under a second for a causal model of 2 M parameters on one core
 CHUNK_BYTES = 262_144
 
@@ -201,19 +202,6 @@ def _table(documents: pa.Table, tokens: list[int], nats: Floats) -> pa.Table:
     """A language model's scores: each document weighs its bytes."""
     columns = {"id": documents["id"], "bytes": documents["bytes"], "weight": documents["bytes"]}
     return pa.table(columns | {"tokens": pa.array(tokens, pa.int64()), "nats": pa.array(nats)})
-
-
-def bootstrap(nats: Floats, weight: Ints, seed: int = 0) -> Floats:
-    """float64 [RESAMPLES]: bits per weight of resamples of the documents, sum over sum.
-
-    `nats` may also be differences between two models on the same documents: the paired bootstrap.
-    """
-    count, dice = len(nats), np.random.default_rng(seed)
-    found = np.empty(RESAMPLES)
-    for draw in range(RESAMPLES):
-        rows = dice.integers(count, size=count, dtype=np.int32)
-        found[draw] = bits(float(nats[rows].sum()), float(weight[rows].sum()))
-    return found
 
 
 def interval(nats: Floats, weight: Ints, seed: int = 0) -> tuple[float, float]:

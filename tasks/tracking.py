@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 SETTINGS_FILE = "mlflow.yaml"
 FLOW_RUN_TAG = "prefect.flow_run_id"
+KIND_TAG = "kind"  # the flow's name, or trial, fold or ablation
+UNIT_TAG = "shoestring.unit"  # of all bits of the run
+OBJECTIVE_TAG = "shoestring.objective"
 PARENT_TAG = "mlflow.parentRunId"
 RUN_NAME_TAG = "mlflow.runName"
 _one_at_a_time = threading.Lock()  # or two threads would each make the run that they look for
@@ -36,7 +39,8 @@ class MetricName(StrEnum):
     """The metric names of every run, trial and fold: one name, one meaning, so that runs compare.
 
     MLflow's charts make a section of what stands before the slash. Curves have training steps as
-    their step; the rest are single values. What bits are of and per, the run's tag
+    their step, and tokens and seconds wherever they have a score, so that these can be the axis; the rest
+    are single values. What bits are of and per, the run's tag
     `shoestring.unit` says. Every figure of a test has its 95 % interval beside it, under the same
     name with `_low` and `_high`.
     """
@@ -51,6 +55,11 @@ class MetricName(StrEnum):
     TRAIN_MEMORY = "train/memory_gb"
     VALIDATION_BITS = "validation/bits"
     SCORE_BITS = "score/bits"  # of a trial or fold
+    SCORE_PROGRESS = "score/progress"  # of its way, that it had come when it was scored; 1: whole
+    BUDGET_SECONDS = "budget/seconds"  # that were given; or one of the next two
+    BUDGET_TOKENS = "budget/tokens"
+    BUDGET_FLOPS = "budget/flops"
+    USED_SECONDS = "budget/used_seconds"  # from the start of the command to the registered model
     FOLDS_BITS = "folds/bits"  # mean; at a fraction of the budget
     FOLDS_LOW = "folds/bits_low"
     FOLDS_HIGH = "folds/bits_high"
@@ -223,9 +232,10 @@ def start_parent(
 ) -> str:
     """The MLflow run of a flow run, made if new (as of `started`, Unix time); RUNNING again if it had ended.
 
-    With `wake` off, one that had ended stays so.
+    It is called by `name` and the start of the flow run's id, by which `--resume` knows it. With `wake`
+    off, one that had ended stays so.
     """
-    return _start({FLOW_RUN_TAG: run_id}, name, tags, started, wake)
+    return _start({FLOW_RUN_TAG: run_id}, f"{name}-{run_id[:8]}", tags, started, wake)
 
 
 def start_child(

@@ -81,7 +81,7 @@ def test_the_run_holds_all_evidence(weak: Work) -> None:
     run = client.get_run(registered.mlflow_run_id)
     assert run.info.status == "FINISHED"
     assert run.data.tags["prefect.flow_run_id"] == "run-weak"
-    assert run.data.params["learning.optimizer.rate"] == "0.04"
+    assert run.data.params["learning.optimizer.learning_rate"] == "0.04"
     assert run.data.params["plan.trials"] == "2"
     assert run.data.params["search.settings.learning.optimizer.rate"] == "0.04"
     assert run.data.metrics["search/gain"] == 0.02

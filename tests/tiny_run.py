@@ -23,7 +23,9 @@ from tasks import home
 from tasks.artifacts import Corpus, Folds, Report, Splits, Tokens, Trained
 from tasks.evaluate import evaluate
 from tasks.store import storing
+from training.blueprint import Blueprint, Learning
 from training.model import Head
+from training.optimizers import Muon
 
 torch.set_num_threads(1)  # faster for tiny tensors, and steadier on a busy machine
 
@@ -220,9 +222,8 @@ def trained(run_id: str, steps: int = 0, seed: int = 0, head: Head = "causal") -
             }
         )
     )
-    (folder / "blueprint.json").write_text(
-        json.dumps({"learning": {"optimizer": {"kind": "muon", "rate": 0.04}}})
-    )
+    blueprint = Blueprint(learning=Learning(optimizer=Muon(learning_rate=0.04)), vocabulary=298)
+    (folder / "blueprint.json").write_text(blueprint.model_dump_json())
     planned = {"tokens_per_second": 9.0, "forecasts": {"this budget": [2.0, 1.9, 2.1]}, "trials": 2}
     (folder / "plan.json").write_text(json.dumps(planned))
     tokens = Tokens(
