@@ -10,6 +10,7 @@ from flows.pipeline import train_best_model
 from tasks.budgets import in_order, measure
 from tasks.clean import Cleaning
 from tasks.cluster import Compute
+from tasks.form import Seed, explained
 from tasks.frontier import Frontier, compare, open_frontier
 from tasks.library import PythonStdlib
 from tasks.outbox import settle
@@ -34,12 +35,13 @@ from training.objectives import CausalLanguageModel, Objective
     on_crashed=[settle],
     on_cancellation=[settle],
 )
+@explained
 def compare_budgets(
     budgets: Annotated[
         tuple[Budget, ...], Field(description="Two or more, each for a whole run of its own.")
     ] = ("1m", "2m", "4m"),
     seeds: Annotated[int, Field(ge=1, le=20, description="Runs of each budget.")] = 1,
-    seed: int = 0,
+    seed: Seed = 0,
     source: Source = PythonStdlib(),
     cleaning: Cleaning = Cleaning(),
     tokenizer: Tokenizer = BytePairs(),

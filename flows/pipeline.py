@@ -9,6 +9,7 @@ from tasks.clock import start_clock
 from tasks.cluster import Compute
 from tasks.cross_validate import cross_validate
 from tasks.evaluate import evaluate_model
+from tasks.form import Seed, explained
 from tasks.library import PythonStdlib
 from tasks.outbox import settle
 from tasks.plan import plan_budget
@@ -37,9 +38,10 @@ from training.objectives import CausalLanguageModel, Objective
     on_crashed=[settle],
     on_cancellation=[settle],
 )
+@explained
 def train_best_model(
     budget: Budget = "5m",
-    seed: int = 0,
+    seed: Seed = 0,
     source: Source = PythonStdlib(),
     cleaning: Cleaning = Cleaning(),
     tokenizer: Tokenizer = BytePairs(),

@@ -6,6 +6,7 @@ from tasks.augment import with_copies
 from tasks.clean import Cleaning, clean_corpus
 from tasks.clock import start_clock
 from tasks.cluster import Compute
+from tasks.form import Seed, explained
 from tasks.library import PythonStdlib
 from tasks.outbox import settle
 from tasks.plan import plan_budget
@@ -33,9 +34,10 @@ from training.objectives import CausalLanguageModel, Objective
     on_crashed=[settle],
     on_cancellation=[settle],
 )
+@explained
 def preview_plan(
     budget: Budget = "5m",
-    seed: int = 0,
+    seed: Seed = 0,
     source: Source = PythonStdlib(),
     cleaning: Cleaning = Cleaning(),
     tokenizer: Tokenizer = BytePairs(),

@@ -10,6 +10,7 @@ from tasks.augment import with_copies
 from tasks.clean import Cleaning, clean_corpus
 from tasks.clock import start_clock
 from tasks.cluster import Compute
+from tasks.form import Seed, explained
 from tasks.library import PythonStdlib
 from tasks.outbox import settle
 from tasks.plan import plan_budget
@@ -39,6 +40,7 @@ from training.objectives import CausalLanguageModel, Objective
     on_crashed=[settle],
     on_cancellation=[settle],
 )
+@explained
 def what_pays(
     budget: Budget = "30m",
     seeds: Annotated[
@@ -49,7 +51,7 @@ def what_pays(
         tuple[str, ...],
         Field(description="Settings to add in turn, such as learning.average=0.1."),
     ] = (),
-    seed: int = 0,
+    seed: Seed = 0,
     source: Source = PythonStdlib(),
     cleaning: Cleaning = Cleaning(),
     tokenizer: Tokenizer = BytePairs(),
