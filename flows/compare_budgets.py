@@ -7,11 +7,12 @@ from prefect import flow
 from pydantic import Field
 
 from flows.pipeline import train_best_model
-from tasks.budgets import in_order, measure
+from tasks.budgets import in_order, measure, open_parent
 from tasks.clean import Cleaning
+from tasks.clock import process_start
 from tasks.cluster import Compute
 from tasks.form import Seed, explained
-from tasks.frontier import Frontier, compare, open_frontier
+from tasks.frontier import Frontier, compare
 from tasks.library import PythonStdlib
 from tasks.outbox import settle
 from tasks.recipe import check_budgets, check_together
@@ -57,7 +58,8 @@ def compare_budgets(
     check_budgets(budgets)
     check_together(source, objective, model, learning, compute, search)
     recipe = (source, cleaning, tokenizer, objective, model, learning, search, validation, compute, promotion)
-    started = open_frontier()
+    started = process_start()
+    open_parent()
     runs = [
         measure(budget, number, partial(train_best_model, budget, number, *recipe))
         for budget, number in in_order(budgets, seed, seeds)

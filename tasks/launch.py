@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -56,7 +56,7 @@ def execute(
     resume: str | None,
     trains: bool = True,
 ) -> str:
-    """Runs the flow here, drawn on the terminal; the flow run's id. For one that `trains`, Ray starts beside it.
+    """Runs the flow here, drawn on the terminal; the flow run's id. For one that surely `trains`, Ray starts beside it.
 
     Raises InputError for what the user can mend, KeyboardInterrupt when told to stop, and whatever
     the flow fails with.
@@ -64,7 +64,7 @@ def execute(
     home.quiet()
     signal.signal(signal.SIGTERM, _interrupt)
     interrupted = find_run(resume) if resume else None
-    with _ray_beside() if trains else nullcontext(), start_prefect_server() as server:
+    with _ray_beside() if trains else _ray_ended(), start_prefect_server() as server:
         if trains:
             _start_workers(request if request is not None else _planned(str(interrupted)))
         flow = load_flow()  # imports all the rest, while servers and workers start
@@ -107,6 +107,16 @@ def _ray_beside() -> Iterator[None]:
         yield
     finally:
         stop_ray()
+
+
+@contextmanager
+def _ray_ended() -> Iterator[None]:
+    """Ray, where the flow came to need it, is gone at the end."""
+    try:
+        yield
+    finally:
+        if session := sys.modules.get("tasks.ray_session"):
+            session.stop_ray()
 
 
 def _try_ray() -> None:

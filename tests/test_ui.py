@@ -20,6 +20,14 @@ from tasks.processes import ROOT, Process, bound_socket, spawn
 UP_SECONDS = 150
 RUN_SECONDS = 240
 BUDGET = "75s"
+DEPLOYMENTS = [
+    "train-on-demand",
+    "train-on-one-gpu",
+    "train-on-ray-cluster",
+    "train-nightly",
+    "retrain-where-due",
+    "compare-budgets",
+]
 
 
 def shoestring(*words: str) -> list[str]:
@@ -51,16 +59,32 @@ def test_stopping_sweeps_up_after_a_killed_ui_and_only_after_it(fresh_home: Path
 
 def test_the_deployments_hold_no_path_and_no_running_schedule() -> None:
     deployed = yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text())
-    assert [deployment["name"] for deployment in deployed["deployments"]] == [
-        "train-on-demand",
-        "train-nightly",
-    ]
+    assert [deployment["name"] for deployment in deployed["deployments"]] == DEPLOYMENTS
     for deployment in deployed["deployments"]:
         path, name = deployment["entrypoint"].split(":")
         assert f"def {name}(" in (ROOT / path).read_text()
-        assert deployment["work_pool"] == {"name": ui.POOL}
+        assert deployment["work_pool"]["name"] in (ui.POOL, ui.CLUSTER_POOL)
+        assert deployment["tags"][0] == "shoestring" and deployment["description"].endswith(".")
         assert not any(schedule["active"] for schedule in deployment.get("schedules", []))
     assert deployed["pull"] == [{"prefect.deployments.steps.set_working_directory": {"directory": "."}}]
+
+
+@pytest.mark.slow
+def test_everything_deploys_and_no_pool_takes_two_runs_at_once(prefect_server: str, fresh_home: Path) -> None:
+    from prefect.client.orchestration import get_client
+
+    ui.deploy()
+    with get_client(sync_client=True) as client:
+        deployed = {found.name: found for found in client.read_deployments()}
+        assert sorted(deployed) == sorted(DEPLOYMENTS)
+        for found in deployed.values():
+            assert found.parameter_openapi_schema and found.parameter_openapi_schema["properties"]
+            assert not any(schedule.active for schedule in found.schedules)
+            assert client.read_work_pool(str(found.work_pool_name)).concurrency_limit == 1
+        cluster = deployed["train-on-ray-cluster"]
+        assert cluster.work_pool_name == ui.CLUSTER_POOL
+        assert cluster.job_variables["env"]["RAY_ADDRESS"] == "auto"
+        assert deployed["train-on-one-gpu"].parameters["compute"] == {"device": "cuda", "workers": 1}
 
 
 @pytest.fixture
