@@ -7,6 +7,7 @@ from prefect import flow
 from pydantic import Field
 
 from flows.pipeline import train_best_model
+from tasks.alive import announce
 from tasks.budgets import in_order, measure, open_parent
 from tasks.clean import Cleaning
 from tasks.clock import process_start
@@ -31,6 +32,7 @@ from training.objectives import CausalLanguageModel, Objective
 @flow(
     name="compare-budgets",
     flow_run_name="budgets-{promotion.name}",
+    on_running=[announce],
     on_completion=[settle],
     on_failure=[settle],
     on_crashed=[settle],

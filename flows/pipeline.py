@@ -2,6 +2,7 @@
 
 from prefect import flow
 
+from tasks.alive import announce
 from tasks.artifacts import Registered
 from tasks.augment import with_copies
 from tasks.clean import Cleaning, clean_corpus
@@ -33,6 +34,7 @@ from training.objectives import CausalLanguageModel, Objective
 @flow(
     name="train-best-model",
     flow_run_name="{budget}-{promotion.name}",
+    on_running=[announce],
     on_completion=[settle],
     on_failure=[settle],
     on_crashed=[settle],

@@ -2,6 +2,7 @@
 
 from prefect import flow
 
+from tasks.alive import announce
 from tasks.augment import with_copies
 from tasks.clean import Cleaning, clean_corpus
 from tasks.clock import start_clock
@@ -29,6 +30,7 @@ from training.objectives import CausalLanguageModel, Objective
 @flow(
     name="preview-plan",
     flow_run_name="plan-{budget}-{promotion.name}",
+    on_running=[announce],
     on_completion=[settle],
     on_failure=[settle],
     on_crashed=[settle],

@@ -5,6 +5,7 @@ from functools import partial
 from prefect import flow
 
 from flows.pipeline import train_best_model
+from tasks.alive import announce
 from tasks.budgets import measure
 from tasks.clean import Cleaning, clean_corpus
 from tasks.clock import process_start
@@ -30,6 +31,7 @@ from training.objectives import CausalLanguageModel, Objective
 @flow(
     name="retrain",
     flow_run_name="retrain-{budget}-{promotion.name}",
+    on_running=[announce],
     on_completion=[settle],
     on_failure=[settle],
     on_crashed=[settle],

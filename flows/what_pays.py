@@ -6,6 +6,7 @@ from prefect import flow
 from pydantic import Field
 
 from tasks.ablate import check_comparison, compare_techniques
+from tasks.alive import announce
 from tasks.augment import with_copies
 from tasks.clean import Cleaning, clean_corpus
 from tasks.clock import start_clock
@@ -35,6 +36,7 @@ from training.objectives import CausalLanguageModel, Objective
 @flow(
     name="what-pays",
     flow_run_name="what-pays-{budget}-{promotion.name}",
+    on_running=[announce],
     on_completion=[settle],
     on_failure=[settle],
     on_crashed=[settle],

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from tasks import home
+from tasks.alive import hold
 from tasks.artifacts import InputError
 from tasks.recipe import TOGETHER, check_files, check_parameters, check_together, load_recipe
 from tasks.server import start_prefect_server
@@ -62,8 +63,13 @@ def execute(
     the flow fails with.
     """
     home.quiet()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT):  # a shell's job in the background ignores the latter
+        signal.signal(number, _interrupt)
     interrupted = find_run(resume) if resume else None
+    if interrupted and not hold(interrupted):
+        raise InputError(
+            f"run {interrupted[:8]} is still at work in another process: let it end, or stop it first"
+        )
     with _ray_beside() if trains else _ray_ended(), start_prefect_server() as server:
         if trains:
             _start_workers(request if request is not None else _planned(str(interrupted)))
@@ -208,5 +214,5 @@ def _mark_cancelled(run_id: UUID) -> None:
     from tasks.outbox import finish
 
     with get_client(sync_client=True) as client:
-        client.set_flow_run_state(run_id, Cancelled(message="stopped from the keyboard"), force=True)
+        client.set_flow_run_state(run_id, Cancelled(message="stopped by the user"), force=True)
     finish(str(run_id), "KILLED")

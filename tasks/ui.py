@@ -19,6 +19,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from tasks import home, tracking
+from tasks.alive import LOOK_SECONDS, Watch
 from tasks.artifacts import InputError
 from tasks.processes import LOOPBACK, ROOT, STOP_SECONDS, Process, bound_socket, last_words, log_file, spawn
 from tasks.server import START_SECONDS, PrefectServer, answers, start_prefect_server
@@ -169,8 +170,13 @@ def _worker_is_online() -> bool:
 
 def _watch(server: PrefectServer, children: list[Child], interrupted: threading.Event) -> None:
     """Waits for the end, and says who has gone before it."""
-    watched = list(children)
+    watched, runs, looked = list(children), Watch(server.url), 0.0
     while not interrupted.wait(WATCH_SECONDS):
+        if (
+            server.process is None and time.monotonic() > looked + LOOK_SECONDS
+        ):  # the home's server looks itself
+            runs.look_safely()
+            looked = time.monotonic()
         for child in [c for c in watched if not c.process.alive()]:
             watched.remove(child)
             log = log_file(child.name)
