@@ -67,9 +67,7 @@ def execute(
         signal.signal(number, _interrupt)
     interrupted = find_run(resume) if resume else None
     if interrupted and not hold(interrupted):
-        raise InputError(
-            f"run {interrupted[:8]} is still at work in another process: let it end, or stop it first"
-        )
+        raise InputError(f"run {interrupted[:8]} is still running: stop it first, or let it come to its end")
     with _ray_beside() if trains else _ray_ended(), start_prefect_server() as server:
         if trains:
             _start_workers(request if request is not None else _planned(str(interrupted)))

@@ -8,8 +8,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
+import psutil
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
@@ -93,11 +95,15 @@ def test_a_look_needs_no_server_where_there_is_nothing_to_say(fresh_home: Path) 
     Watch("http://127.0.0.1:9/api").look()
     file = home.run_folder(str(uuid4())) / FILE
     file.parent.mkdir(parents=True)
-    file.touch()
+    gone = alive.Carrier(pid=1, created=0.0, by_hand=True)
+    file.write_text(json.dumps(vars(gone)))
     watch = Watch("http://127.0.0.1:9/api")
     watch.look()  # gone, for the first time
     watch.look_safely()  # for the second: nobody answers, and the file stays for the next look
-    assert file.exists()
+    assert file.exists() and watch._gone == {file}
+    file.write_text(json.dumps({**vars(gone), "host": "another machine"}))
+    watch.look()
+    assert not watch._gone
 
 
 @pytest.mark.timeout(200)
@@ -115,7 +121,7 @@ def test_a_killed_run_is_marked_and_can_be_retried_and_a_healthy_one_goes_on_unt
         killed, healthy = said(killed_process), said(healthy_process)
         with get_client(sync_client=True) as client:
             assert all(client.read_flow_run(UUID(run)).state_name == "Running" for run in (killed, healthy))
-            refused = client.set_flow_run_state(UUID(healthy), Suspended())
+            refused: Any = client.set_flow_run_state(UUID(healthy), Suspended())
             assert "without a deployment" in str(refused.details)  # the page says so
             killed_process.kill()
             found = waited_for(client, killed, "Crashed")
@@ -128,3 +134,31 @@ def test_a_killed_run_is_marked_and_can_be_retried_and_a_healthy_one_goes_on_unt
             client.set_flow_run_state(UUID(healthy), Cancelling())
             healthy_process.wait(10)
             assert client.read_flow_run(UUID(healthy)).state_name != "Running"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_training_started_by_hand_ends_within_seconds_of_being_cancelled_on_the_page(
+    own_home: Path,  # noqa: F811
+    corpus_files: Path,
+    started: Callable[..., "subprocess.Popen[str]"],
+) -> None:
+    given = (
+        f"source.paths={corpus_files}",
+        "search.share=0",
+        "validation.folds=0",
+        "validation.test_share=0.1",
+    )
+    words = [word for setting in given for word in ("--set", setting)]
+    process = started("-m", "flows", "run", "my-text", "--budget", "20m", *words)
+    deadline = time.monotonic() + 200
+    while not list(own_home.glob("runs/*/**/journal.jsonl")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.5)
+    run = next(own_home.glob(f"runs/*/{FILE}")).parent.name
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    with SyncPrefectClient(json.loads((own_home / "server.json").read_text())["url"]) as client:
+        client.set_flow_run_state(UUID(run), Cancelling())
+    mine = [one for one in family if "tasks.server" not in one.cmdline()]
+    assert not psutil.wait_procs(mine, 10)[1]
+    assert process.wait(10) == 130
