@@ -109,6 +109,23 @@ LongBudgetOption = Annotated[
         show_default=False,
     ),
 ]
+RetrainBudgetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        help="Time for everything, both trainings together: 10m, 1h. Default: the recipe's, or 10m.",
+        show_default=False,
+    ),
+]
+SeenOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATH",
+        help="A file or folder of what the model is given these days, to look for drift; may be repeated."
+        " Default: the new documents.",
+        show_default=False,
+    ),
+]
 SeedsOption = Annotated[
     int,
     typer.Option(min=2, max=20, help="Trainings of each variant, at most; more find smaller differences."),

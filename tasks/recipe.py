@@ -127,7 +127,8 @@ def check_budgets(budgets: Sequence[str]) -> None:
 
 def check_files(sections: Mapping[str, Any]) -> None:
     """Raises InputError where files or their columns are not there; bad values are left to `check_parameters`."""
-    _check_source(sections)
+    _check_source(sections, "source")
+    _check_source(sections, "seen")
     _check_steps(sections)
 
 
@@ -148,16 +149,20 @@ def _check_steps(sections: Mapping[str, Any]) -> None:
                 step.check()
 
 
-def _check_source(sections: Mapping[str, Any]) -> None:
+def _check_source(sections: Mapping[str, Any], name: str) -> None:
+    """The files of the source, and of what is `seen` where there is reason to train again."""
     from tasks.source import Files
 
     objective = sections.get("objective")
     kind = objective.get("kind") if isinstance(objective, Mapping) else objective
     try:
-        files = Files.model_validate(sections.get("source"))
+        files = Files.model_validate(sections.get(name))
     except ValidationError:  # or another kind of source
         return
-    files.check(labelled=kind == "sequence_classification")
+    try:
+        files.check(labelled=name == "source" and kind == "sequence_classification")
+    except InputError as problem:
+        raise InputError(str(problem).replace("source.paths", f"{name}.paths", 1)) from None
 
 
 def check_parameters(flow: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -271,4 +271,8 @@ def _check_columns(where: str, columns: list[str] | None, wanted: list[str]) -> 
             )
 
 
-Source = Annotated[PythonStdlib | PythonFunctions | Files | Hub, Field(discriminator="kind"), AnyOf()]
+Source = Annotated[
+    PythonStdlib | PythonFunctions | Files | Hub,
+    Field(discriminator="kind", description="Where the text comes from that is learnt and judged on."),
+    AnyOf(),
+]
