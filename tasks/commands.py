@@ -14,8 +14,10 @@ from tasks.options import (
     HomeOption,
     JsonOption,
     ModelOption,
+    NameArgument,
     OutOption,
     PipedOption,
+    ReasonOption,
     SetOption,
 )
 
@@ -200,6 +202,43 @@ def compare(
     from tasks.compare import show
 
     show(runs or [], out, as_json)
+
+
+@app.command()
+def promote(
+    name: NameArgument,
+    version: Annotated[
+        int | None, typer.Argument(min=1, help="Default: the newest.", show_default=False)
+    ] = None,
+    reason: ReasonOption = None,
+    home_folder: HomeOption = None,
+) -> None:
+    """Name a version champion by hand, whatever the gate said; who did, when and why stays with it.
+
+    Examples: `shoestring promote python-code`, `shoestring promote python-code 3 --reason 'reads better'`.
+    """
+    from tasks.champions import promote
+
+    print(promote(name, version, reason))
+
+
+@app.command()
+def rollback(name: NameArgument, reason: ReasonOption = None, home_folder: HomeOption = None) -> None:
+    """Go back to the champion before; again, to the one before that.
+
+    Example: `shoestring rollback python-code --reason 'it repeats itself'`.
+    """
+    from tasks.champions import rollback
+
+    print(rollback(name, reason))
+
+
+@app.command()
+def history(name: NameArgument, home_folder: HomeOption = None, as_json: JsonOption = False) -> None:
+    """List a model's versions: when, score, what the gate said, who was named champion by hand, and which is."""
+    from tasks.champions import history, tell_history
+
+    tell_history(name, history(name), as_json)
 
 
 @app.command()

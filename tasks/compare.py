@@ -14,9 +14,11 @@ from rich.progress import track
 
 from tasks import home, tracking
 from tasks.artifacts import InputError
+from tasks.difference import Difference
 from tasks.effects import NOTHING_SEEN
-from tasks.paired import ALPHA, Difference, Scored, difference, holm, noise_of, why_not
+from tasks.paired import ALPHA, Scored, held_against, holm, why_not
 from tasks.recorded import Run, file_of, find_runs, newest_judged
+from tasks.seed_noise import stored_noise
 from tasks.tracking import UNIT_TAG, MetricName
 
 if TYPE_CHECKING:
@@ -193,12 +195,18 @@ def pairs_of(runs: Sequence[Judged], scored: dict[str, Scored]) -> list[Pair]:
         if why := why_not(first, second, (one.unit, other.unit)):
             reasons[number] = why
         else:
-            found[number] = difference(first, second, noise_of(one.unit))
-    corrected = dict(zip(found, holm([one.p_value for one in found.values()]), strict=True))
+            found[number] = held_against(first, second, stored_noise(one.unit))
+    corrected = dict(zip(found, holm([one.chance_either() for one in found.values()]), strict=True))
     return [
         Pair(first=one.letter, second=other.letter, verdict=f"not comparable: {reasons[number]}")
         if number in reasons
-        else told(one, other, found[number], corrected[number])
+        else told(
+            one,
+            other,
+            found[number],
+            corrected[number],
+            len(shared(scored[one.letter], scored[other.letter])[0]),
+        )
         for number, (one, other) in enumerate(pairs)
     ]
 
@@ -206,14 +214,15 @@ def pairs_of(runs: Sequence[Judged], scored: dict[str, Scored]) -> list[Pair]:
 def told(one: Judged, other: Judged, apart: Difference, corrected: float) -> Pair:
     """A pair with its verdict."""
     better = one.letter if apart.bits < 0 else other.letter
+    low, high = apart.interval()
     return Pair(
         first=one.letter,
         second=other.letter,
         documents=apart.documents,
         difference=apart.bits,
-        low=apart.low,
-        high=apart.high,
-        p_value=apart.p_value,
+        low=low,
+        high=high,
+        p_value=apart.chance_either(),
         p_value_corrected=corrected,
         verdict=f"{better} is better" if corrected < ALPHA else NOTHING_SEEN,
     )

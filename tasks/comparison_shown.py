@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks.compare import Comparison, Curve, Judged, Pair
-from tasks.paired import noise_of
+from tasks.seed_noise import stored_noise
 
 LINE_WIDTH, CURVE_WIDTH, CURVE_HEIGHT = 40, 64, 14  # characters
 
@@ -28,7 +28,7 @@ def print_comparison(found: Comparison, console: Console | None = None) -> None:
         return
     console.print()
     console.print(table_of_pairs(found.pairs))
-    noises = sorted({noise_of(run.unit) for run in found.runs})
+    noises = sorted({stored_noise(run.unit).relative for run in found.runs})
     console.print(
         "A difference is the first run's score less the second's, on the test documents of both. Its interval covers "
         f"documents and trainings, which differ by {' or '.join(f'{noise:.0%}' for noise in noises)} in their "

@@ -34,8 +34,9 @@ from training.budget import TokenCount, Wall
 from training.data import Shards
 from training.desk import TooLate, WorkerDied
 from training.journal import read_journal
-from training.metrics import SAFETY, bits
+from training.metrics import SAFETY
 from training.objectives import Objective
+from training.units import bits
 from training.worker import Assignment
 
 HELD_OUT_TOKENS, LEAST_HELD_OUT_TOKENS = 60_000, 2_000  # scored in each fold

@@ -112,9 +112,14 @@ def find_version(client: "MlflowClient", reference: str) -> "ModelVersion":
         except MlflowException as error:
             if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
+    raise no_such_model(client, reference)
+
+
+def no_such_model(client: "MlflowClient", reference: str) -> InputError:
+    """The error that says which models there are instead."""
     known = sorted(model.name for model in client.search_registered_models(max_results=100))
     listed = f"; registered are {', '.join(known)}" if known else "; run `shoestring run` first"
-    raise InputError(f"there is no model {reference!r} at {tracking.tracking_uri()}{listed}")
+    return InputError(f"there is no model {reference!r} at {tracking.tracking_uri()}{listed}")
 
 
 def fetch(client: "MlflowClient", version: "ModelVersion") -> Path:

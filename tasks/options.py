@@ -68,6 +68,13 @@ ModelOption = Annotated[
         show_default=False,
     ),
 ]
+NameArgument = Annotated[
+    str, typer.Argument(help="A registered model; the prefix `shoestring-` may be left out.")
+]
+ReasonOption = Annotated[
+    str | None,
+    typer.Option("--reason", help="Why; kept with your name and the time.", show_default=False),
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print the result as one JSON object on the last line.")
 ]

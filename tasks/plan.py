@@ -111,7 +111,7 @@ class Deciding:
             self.base.objective,
             self.rate(depth),
             self.clock.like_seconds,
-            self.evidence.champion,
+            self.evidence.champion + self.evidence.earlier_tests,
             self.evidence.of_this_text(),
         )
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -16,17 +15,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tasks.artifacts import Splits
 from tasks.generate import context_of, load, start_token
 from tasks.heads import head_of
-from tasks.paired import RESAMPLES as RESAMPLES  # the gate has both from here
-from tasks.paired import bootstrap as bootstrap
+from tasks.resampling import Floats, Ints, bootstrap
 from tasks.workers import at_hand
 from training.data import Sample
 from training.metrics import MASKED_PASSES, class_log_probabilities, parts_in_time
 from training.model import Head, autocast
 from training.objectives import Objective
 from training.pretrained import tokenizer_of
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 FIRST_CHUNK_BYTES = 32_768  # under a second for a causal model of 2 M parameters on one core
 CHUNK_BYTES = 262_144
@@ -135,19 +130,23 @@ def _score(
 
 def held_out_documents(splits: Splits, head: Head = "causal") -> pa.Table:
     """The test split's id, text, bytes and label, in the corpus' order; for a classifier, those with a label."""
-    columns = ["id", "text", "bytes", "label"]
-    documents = pq.read_table(splits.corpus.folder / "documents.parquet", columns=columns)
-    found = documents.filter(pc.equal(sides_of(splits), "test"))
+    return held_out_in(splits.corpus.folder, splits.folder, head)
+
+
+def held_out_in(corpus: Path, splits: Path, head: Head, further: Sequence[str] = ()) -> pa.Table:
+    """The same by the folders of corpus and splits, with `further` columns, of which a corpus may lack some."""
+    there = pq.read_schema(corpus / "documents.parquet").names
+    columns = ["id", "text", "bytes", "label", *(name for name in further if name in there)]
+    documents = pq.read_table(corpus / "documents.parquet", columns=columns)
+    found = documents.filter(pc.equal(sides_in(corpus, splits), "test"))
     return found.filter(pc.is_valid(found["label"])) if head == "classification" else found
 
 
-def sides_of(splits: Splits) -> pa.ChunkedArray:
+def sides_in(corpus: Path, splits: Path) -> pa.ChunkedArray:
     """The split of every document, in the corpus' order. Raises ValueError where they are another corpus'."""
-    assignment = pq.read_table(splits.folder / "assignment.parquet", columns=["id", "split"])
-    if not pq.read_table(splits.corpus.folder / "documents.parquet", columns=["id"])["id"].equals(
-        assignment["id"]
-    ):
-        raise ValueError(f"{splits.folder / 'assignment.parquet'} is not of corpus {splits.corpus.key}")
+    assignment = pq.read_table(splits / "assignment.parquet", columns=["id", "split"])
+    if not pq.read_table(corpus / "documents.parquet", columns=["id"])["id"].equals(assignment["id"]):
+        raise ValueError(f"{splits / 'assignment.parquet'} is not of corpus {corpus.name}")
     return assignment["split"]
 
 
@@ -214,6 +213,6 @@ def train_labels(splits: Splits) -> list[str]:
     """The label of every labelled document of the train split."""
     labels = pq.read_table(splits.corpus.folder / "documents.parquet", columns=["label"])["label"]
     found: list[str] = labels.filter(
-        pc.and_(pc.equal(sides_of(splits), "train"), pc.is_valid(labels))
+        pc.and_(pc.equal(sides_in(splits.corpus.folder, splits.folder), "train"), pc.is_valid(labels))
     ).to_pylist()
     return found

@@ -104,6 +104,11 @@ class TrackingSettings(Section):
     artifact_location: str = Field("", description="Empty: `mlartifacts/` in the home folder.")
     aliases: Aliases = Aliases()
     alpha: float = Field(0.05, gt=0, lt=0.5, description="How often the gate may promote a model no better.")
+    slice_margin: float = Field(
+        0.05, ge=0, le=1, description="How much worse on a slice, of the champion's bits."
+    )
+    slower_limit: float | None = Field(None, gt=0, description="Times the champion's time. Empty: no limit.")
+    larger_limit: float | None = Field(None, gt=0, description="Times the champion's bytes. Empty: no limit.")
 
     @field_validator("tracking_uri")
     @classmethod

@@ -16,9 +16,9 @@ from tasks.artifacts import InputError
 from tasks.compare import SCORES, Comparison, compare, show
 from tasks.comparison_shown import line, print_comparison
 from tasks.effects import NOTHING_SEEN
-from tasks.paired import noise_of
 from tasks.processes import bound_socket
 from tasks.recorded import find_run, find_runs
+from tasks.seed_noise import stored_noise
 from tasks.tracking import UNIT_TAG, MetricName
 
 DOCUMENTS = 40
@@ -191,7 +191,7 @@ def test_what_is_printed_can_be_read(
         "seconds of training",
     ):
         assert part in said
-    assert f"{noise_of('bits per byte'):.0%}" in said
+    assert f"{stored_noise('bits per byte').relative:.0%}" in said
     show(["aaaa"], tmp_path / "runs.png", as_json=True)
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert [run["name"] for run in told["runs"]] == ["5m-words-aaaa1111", "1m-words-aaaa2222"]

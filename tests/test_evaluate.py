@@ -26,7 +26,8 @@ from tasks.scores import (
 from tests import tiny_run
 from tests.tiny_run import Work
 from training.classification import classification_metrics
-from training.metrics import bits, class_log_probabilities, score_documents
+from training.metrics import class_log_probabilities, score_documents
+from training.units import bits
 
 pytestmark = pytest.mark.usefixtures("module_home")
 

@@ -6,14 +6,12 @@ import pytest
 from tasks.paired import (
     ALPHA,
     FEWEST_DOCUMENTS,
-    Difference,
     Scored,
-    bits_per,
-    difference,
+    held_against,
     holm,
-    noise_of,
     why_not,
 )
+from tasks.seed_noise import STORED_FREEDOM, SeedNoise, stored_noise
 from training.law import LABELS_NOISE, NOISE
 
 BYTES = ("bits per byte", "bits per byte")
@@ -37,10 +35,14 @@ def two_runs(
     return runs[0], runs[1]
 
 
+def seeds(noise: float) -> SeedNoise:
+    return SeedNoise(relative=noise, freedom=STORED_FREEDOM, source="a test")
+
+
 def found_apart(trials: int, luck: float, noise: float, better: float = 0.0, count: int = 40) -> float:
     dice = np.random.default_rng(1)
-    pairs = (difference(*two_runs(count, dice, luck, better), noise) for _ in range(trials))
-    return float(np.mean([pair.p_value < ALPHA for pair in pairs]))
+    pairs = (held_against(*two_runs(count, dice, luck, better), seeds(noise)) for _ in range(trials))
+    return float(np.mean([pair.chance_either() < ALPHA for pair in pairs]))
 
 
 def test_seeds_that_differ_as_they_do_are_rarely_called_different() -> None:
@@ -52,18 +54,21 @@ def test_seeds_that_differ_as_they_do_are_rarely_called_different() -> None:
 def test_the_difference_is_that_of_the_documents_both_have() -> None:
     first, second = two_runs(30, np.random.default_rng(0), 0.0)
     longer = Scored(["z", *second.ids], np.array([1e6, *second.nats]), np.array([10, *second.weight]))
-    found, other = difference(first, longer, NOISE), difference(longer, first, NOISE)
-    assert found.documents == 30
+    noise = seeds(NOISE)
+    found, other = held_against(first, longer, noise), held_against(longer, first, noise)
     assert found.bits == pytest.approx(first.bits - second.bits)
-    assert found.low < found.bits < found.high
-    assert (-other.bits, other.p_value) == pytest.approx((found.bits, found.p_value))
+    low, high = found.interval()
+    assert low < found.bits < high
+    assert -other.bits == pytest.approx(found.bits)
+    assert other.chance_either() == pytest.approx(found.chance_either())
 
 
 def test_a_better_run_is_below_zero_and_the_same_one_is_no_other() -> None:
     first, second = two_runs(30, np.random.default_rng(0), 0.0, better=0.3)
-    assert difference(second, first, NOISE).high < 0
-    assert difference(first, first, 0.0) == Difference(0.0, 0.0, 0.0, 1.0, 30)
-    assert difference(first, first, NOISE).p_value == 1.0
+    assert held_against(second, first, seeds(NOISE)).interval()[1] < 0
+    assert held_against(first, first, seeds(0.0)).interval() == (0.0, 0.0)
+    assert held_against(first, first, seeds(0.0)).chance_either() == 1.0
+    assert held_against(first, first, seeds(NOISE)).chance_either() == 1.0
 
 
 @pytest.mark.parametrize(
@@ -84,7 +89,7 @@ def test_what_cannot_be_compared_has_a_reason(
         raise AssertionError(why_not(first, second, units))
     if units == BYTES:
         with pytest.raises(ValueError, match=reason):
-            difference(first, second, NOISE)
+            held_against(first, second, seeds(NOISE))
     assert why_not(first, first, BYTES) == ""
 
 
@@ -101,5 +106,5 @@ def test_many_comparisons_of_nothing_find_nothing() -> None:
 
 
 def test_labels_are_noisier_than_text() -> None:
-    assert noise_of("bits per label") == LABELS_NOISE > noise_of("pseudo-bits per byte") == NOISE
-    assert bits_per(np.log(2) * 10, 5) == pytest.approx(2.0)
+    assert stored_noise("bits per label").relative == LABELS_NOISE
+    assert LABELS_NOISE > stored_noise("pseudo-bits per byte").relative == NOISE

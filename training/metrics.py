@@ -191,11 +191,6 @@ def _windows(documents: Sequence[Ids], context: int, given: int = 1) -> list[tup
     return found
 
 
-def bits(nats: float, weight: float) -> float:
-    """Nats over what they are counted per (UTF-8 bytes, or labels) as bits; infinite where there is none."""
-    return nats / (weight * math.log(2)) if weight else math.inf
-
-
 def parts_in_time(ends: Ids, first: int, most: int, limit_seconds: float | None = None) -> Iterator[slice]:
     """Parts of a sequence, one after the other, as long as the speed so far says that the next fits the limit.
 

@@ -23,7 +23,7 @@ from tests.benchmarks.catalogues import catalogue_documents
 from tests.benchmarks.data_texts import pieces
 from tests.benchmarks.figures import Figure
 from tests.tiny_run import new_model, tokenizer
-from training.metrics import bits
+from training.units import bits
 
 LONGEST = 1500  # characters of a text, so that reading thousands takes a minute
 JUDGED, SEEN = 400, 100  # documents of a draw
