@@ -20,7 +20,7 @@ import psutil
 T = TypeVar("T")
 R = TypeVar("R")
 
-HERE_FIRST = 3  # items done in this process before others are started, which takes seconds
+FEW = 3  # items that are done in this process alone, as to start others takes seconds
 AHEAD = 3  # items for each worker that are under way or wait; bounds the memory
 PER_CORE_ON_A_CLUSTER = 2
 ATTEMPTS = 3  # how often processes are started anew before an item is taken to be what kills them
@@ -39,25 +39,25 @@ def cores() -> int:
 
 
 def spread(
-    work: Callable[[T], R], items: Iterable[T], workers: int | None = None, here_first: int = HERE_FIRST
+    work: Callable[[T], R], items: Iterable[T], workers: int | None = None, few: int = FEW
 ) -> Iterator[R]:
     """`work` of each item, in the order of the items, which are drawn as they are needed.
 
-    The first are done here, as most corpora are small, and more until others are ready (0: none); the rest on the
-    cluster at RAY_ADDRESS, or by so many processes (None: one for each core; 1: all here). `work` must pickle, and
-    hang on nothing but its item. Raises what `work` raises, and WorkersDied.
+    Up to `few` are done here; more on the cluster at RAY_ADDRESS, or by so many processes (None: one for each core;
+    1: all here), and here until these are ready (never, where `few` is 0). `work` must pickle, and hang on nothing but
+    its item. Raises what `work` raises, and WorkersDied.
     """
     rest = iter(items)
-    alone = workers == 1 or (workers is None and cores() == 1)
     on_cluster = workers is None and bool(os.environ.get("RAY_ADDRESS"))
-    yield from map(work, rest if alone and not on_cluster else islice(rest, here_first))
-    first = next(rest, None)
-    if first is None:
+    alone = not on_cluster and (workers or cores()) == 1
+    first = list(islice(rest, few + 1))
+    rest = chain(first, rest)
+    if alone or len(first) <= few:
+        yield from map(work, rest)
         return
-    rest = chain((first,), rest)
     crew = _Cluster(work) if on_cluster else _Processes(work, workers or cores())
     try:
-        if here_first:
+        if few:
             yield from map(work, _until(crew.ready, rest))
         yield from crew.results(rest)
     finally:

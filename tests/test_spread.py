@@ -40,7 +40,7 @@ def refuses(number: int) -> int:
 
 
 def test_results_come_in_order_from_other_processes() -> None:
-    found = list(spread(squared, range(40), workers=2, here_first=0))
+    found = list(spread(squared, range(40), workers=2, few=0))
     assert [square for square, _ in found] == [number**2 for number in range(40)]
     others = {pid for _, pid in found}
     assert os.getpid() not in others and 1 <= len(others) <= 2
@@ -49,7 +49,7 @@ def test_results_come_in_order_from_other_processes() -> None:
 
 def test_work_is_done_here_until_others_have_started() -> None:
     found = []
-    for square, pid in spread(squared, count(), workers=2, here_first=3):
+    for square, pid in spread(squared, count(), workers=2, few=3):
         found.append(pid)
         assert square == (len(found) - 1) ** 2
         if pid != os.getpid():
@@ -72,7 +72,7 @@ def test_items_are_drawn_as_they_are_needed() -> None:
             drawn.append(number)
             yield number
 
-    results = spread(squared, items(), workers=2, here_first=0)
+    results = spread(squared, items(), workers=2, few=0)
     for _ in range(5):
         next(results)
     assert len(drawn) <= 5 + 2 * module.AHEAD + 1
@@ -81,17 +81,17 @@ def test_items_are_drawn_as_they_are_needed() -> None:
 
 def test_a_killed_process_costs_no_result(tmp_path: Path) -> None:
     jobs = [(tmp_path, number) for number in range(1, 20)]
-    assert list(spread(killed_once, jobs, workers=2, here_first=0)) == list(range(1, 20))
+    assert list(spread(killed_once, jobs, workers=2, few=0)) == list(range(1, 20))
 
 
 def test_an_item_that_always_kills_is_given_up() -> None:
     with pytest.raises(WorkersDied, match="died 3 times"):
-        list(spread(killed_always, [1, 2], workers=2, here_first=0))
+        list(spread(killed_always, [1, 2], workers=2, few=0))
 
 
 def test_what_the_work_raises_is_raised_here() -> None:
     with pytest.raises(ValueError, match="not 7"):
-        list(spread(refuses, [7], workers=2, here_first=0))
+        list(spread(refuses, [7], workers=2, few=0))
 
 
 def test_processes_end_with_a_parent_that_is_killed() -> None:
@@ -115,10 +115,10 @@ def test_a_cluster_gives_the_same_results_and_raises_the_same(monkeypatch: pytes
     start_ray()  # stands for one at an address: the work travels as it would to other machines
     try:
         monkeypatch.setenv("RAY_ADDRESS", "auto")
-        found = list(spread(squared, range(30), here_first=2))
+        found = list(spread(squared, range(30)))
         assert [square for square, _ in found] == [number**2 for number in range(30)]
-        assert os.getpid() not in {pid for _, pid in found[2:]}
+        assert os.getpid() not in {pid for _, pid in found}
         with pytest.raises(ValueError, match="not 7"):
-            list(spread(refuses, [7], here_first=0))
+            list(spread(refuses, [7], few=0))
     finally:
         stop_ray()
