@@ -200,13 +200,7 @@ def pairs_of(runs: Sequence[Judged], scored: dict[str, Scored]) -> list[Pair]:
     return [
         Pair(first=one.letter, second=other.letter, verdict=f"not comparable: {reasons[number]}")
         if number in reasons
-        else told(
-            one,
-            other,
-            found[number],
-            corrected[number],
-            len(shared(scored[one.letter], scored[other.letter])[0]),
-        )
+        else told(one, other, found[number], corrected[number])
         for number, (one, other) in enumerate(pairs)
     ]
 

@@ -17,17 +17,9 @@ from tasks import plots
 from tasks.artifacts import Baseline, Folds, InputError, Report, Splits, Trained
 from tasks.generate import load
 from tasks.heads import USES, head_of
-from tasks.resampling import RESAMPLES
+from tasks.resampling import RESAMPLES, Ints
 from tasks.samples import samples_of, show_samples
-from tasks.scores import (
-    Ints,
-    Scores,
-    held_out_documents,
-    interval,
-    labels_of,
-    score_within,
-    train_labels,
-)
+from tasks.scores import Scores, held_out_documents, interval, labels_of, score_within, train_labels
 from tasks.store import content_key
 from tasks.telemetry import in_a_run, stage
 from training.classification import classification_metrics, macro_averages, resampled_metrics

@@ -17,7 +17,8 @@ from tasks.difference import difference
 from tasks.earlier_tests import EARLIER_SHARE, earlier_documents, known_tests, trained_on
 from tasks.generate import context_of, fetch, load
 from tasks.heads import USES, head_of
-from tasks.scores import Floats, Ints, encode, held_out_in, refuse_unfair, score_texts
+from tasks.resampling import Floats, Ints
+from tasks.scores import encode, held_out_in, refuse_unfair, score_texts
 from tasks.seed_noise import SeedNoise
 from tasks.slices import COLUMNS, Part, judge_parts, parts_of
 from tasks.verdict import Rules, Verdict

@@ -13,10 +13,11 @@ from pydantic import Field
 
 from tasks import home, tracking
 from tasks.artifacts import Corpus, Record
+from tasks.champions import champion_of
 from tasks.clean import Cleaning, store_corpus
 from tasks.drift import FEWEST_DOCUMENTS, Shift, as_judged, drifted, shifts_between, surprise
 from tasks.generate import fetch
-from tasks.register import Promotion, champion_of
+from tasks.register import Promotion
 from tasks.source import Files, Hub
 from tasks.store import content_key, stored
 from tasks.telemetry import stage

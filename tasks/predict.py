@@ -16,7 +16,8 @@ from tasks.asked import batches
 from tasks.documents import Document
 from tasks.generate import context_of, load, start_token
 from tasks.heads import USES, head_of
-from tasks.scores import Ints, encode, labels_of
+from tasks.resampling import Ints
+from tasks.scores import encode, labels_of
 from tasks.told import Request, answer_all
 from training.metrics import at_once, class_log_probabilities, rectangle
 from training.model import autocast

@@ -8,7 +8,8 @@ from tasks.artifacts import Report
 from tasks.generate import context_of
 from tasks.heads import head_of
 from tasks.predict import MASK, candidates, classify
-from tasks.scores import Ints, encode
+from tasks.resampling import Ints
+from tasks.scores import encode
 from tasks.writing import Wish, sample
 
 SAMPLES = 5

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tasks.difference import difference
-from tasks.scores import Floats, Ints
+from tasks.resampling import Floats, Ints
 from tasks.seed_noise import SeedNoise
 from tasks.verdict import Rules, SliceVerdict
 

@@ -11,9 +11,9 @@ import pytest
 from tasks.artifacts import InputError, Report
 from tasks.evaluate import describe_score, evaluate, picture_book
 from tasks.generate import load
+from tasks.resampling import bootstrap
 from tasks.samples import SAMPLE_TOKENS, opening
 from tasks.scores import (
-    bootstrap,
     encode,
     held_out_documents,
     interval,

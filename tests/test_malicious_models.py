@@ -18,10 +18,12 @@ from tasks.home import run_folder
 from tasks.predict import predictions
 from tasks.processes import ROOT
 from tasks.recipe import load_recipe
+from tasks.seed_noise import stored_noise
 from tasks.serve import app_of
 from tasks.spelling import Spelling
 from tasks.study import open_study
 from tasks.tracking import settings
+from tasks.verdict import Rules
 from tasks.writing import Wish, complete
 from tests import malicious, tiny_run
 from tests.malicious import PLANTS, Plant, planted
@@ -29,6 +31,8 @@ from tests.tiny_run import Work
 from training.model import Pretrained, Shape
 
 pytestmark = pytest.mark.usefixtures("module_home")
+
+RULES = Rules(alpha=0.05, slice_margin=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +110,7 @@ def test_the_gate_refuses_it_as_champion(plant: Plant, good: Path, challenger: W
     name = f"harmful-{plant.__name__}".replace("_", "-")
     client.create_registered_model(name)
     champion = client.create_model_version(name, logged.artifact_location)
-    verdict = judge(client, champion, *challenger, alpha=0.05)
+    verdict = judge(client, champion, *challenger, RULES, (stored_noise("bits per byte"),) * 2)
     assert not verdict.promoted
     assert "cannot be scored" in verdict.reason
     assert len(verdict.reason.splitlines()) == 1

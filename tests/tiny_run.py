@@ -233,7 +233,10 @@ def trained(
         )
     )
     blueprint = Blueprint(
-        learning=Learning(optimizer=Muon(learning_rate=0.04)), vocabulary=298, data=f"{steps} steps", seed=seed
+        learning=Learning(optimizer=Muon(learning_rate=0.04)),
+        vocabulary=298,
+        data=f"{steps} steps",
+        seed=seed,
     )
     (folder / "blueprint.json").write_text(blueprint.model_dump_json())
     planned = {"tokens_per_second": 9.0, "forecasts": {"this budget": [2.0, 1.9, 2.1]}, "trials": 2}

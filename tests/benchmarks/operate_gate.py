@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from tasks.gate import compare
-from tasks.scores import Floats, Ints
+from tasks.resampling import Floats, Ints
 from tasks.seed_noise import SeedNoise, noise_of_siblings, stored_noise
 from tasks.siblings import noise_of_folds
 from tasks.verdict import Rules
