@@ -64,12 +64,14 @@ class Promotion(Section):
     slower_limit: float | None = Field(
         default=None,
         gt=0,
+        le=1000,
         description="A better model that takes more than so many times the champion's time stays challenger."
         " Empty: as mlflow.yaml says.",
     )
     larger_limit: float | None = Field(
         default=None,
         gt=0,
+        le=1000,
         description="So does one whose weights take more than so many times the champion's bytes."
         " Empty: as mlflow.yaml says.",
     )

@@ -191,10 +191,9 @@ LOGINS = {"MLFLOW_TRACKING_URI": "planted-mlflow-password", "PREFECT_API_URL": "
 @pytest.mark.timeout(500)
 def test_nothing_planted_is_found_after_a_run(tmp_path: Path, corpus_texts: list[str]) -> None:
     """Eleven secrets: two in the addresses of servers, two behind the source's address, the rest in the environment."""
-    served, run_home, server_home, mlflow_home = (
-        tmp_path / n for n in ("served", "home", "server", "mlflow")
-    )
-    for folder in (served, run_home, server_home, mlflow_home):
+    folders = [tmp_path / name for name in ("served", "home", "server", "mlflow")]
+    served, run_home, server_home, mlflow_home = folders
+    for folder in folders:
         folder.mkdir()
     for part in range(4):
         rows = [json.dumps({"text": text}) for text in corpus_texts[part::4]]
@@ -207,14 +206,11 @@ def test_nothing_planted_is_found_after_a_run(tmp_path: Path, corpus_texts: list
     with bound_socket(None, "--port") as one, bound_socket(None, "--port") as two:
         prefect_port, mlflow_port = one.getsockname()[1], two.getsockname()[1]
     store = f"sqlite:///{mlflow_home / 'mlflow.db'}"
-    servers = [
+    kept = ["--backend-store-uri", store, "--artifacts-destination", str(mlflow_home / "artifacts")]
+    servers: list[tuple[list[str], dict[str, str]]] = [
         (["prefect", "server", "start", "--port", str(prefect_port)], {"PREFECT_HOME": str(server_home)}),
-        (
-            ["mlflow", "server", "--port", str(mlflow_port), "--workers", "1", "--backend-store-uri", store],
-            {},
-        ),
+        (["mlflow", "server", "--port", str(mlflow_port), "--workers", "1", *kept], {}),
     ]
-    servers[1][0].extend(["--artifacts-destination", str(mlflow_home / "artifacts")])
     secrets = dict.fromkeys(PLANTED, "") | PLANTED
     with file_server(served) as files, suppress_output(tmp_path / "out") as out:
         address = f"http://reader:${{CORPUS_PASSWORD}}@{files}"
