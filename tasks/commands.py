@@ -124,7 +124,10 @@ def serve(
         int | None, typer.Option(min=1, max=65535, help="Default: 5001, or any free one.", show_default=False)
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Whom to listen to: an address of this machine; 0.0.0.0 is everybody.")
+        str,
+        typer.Option(
+            help="Whom to listen to: an address of this machine, or 0.0.0.0. Others are asked for SHOESTRING_LOGIN."
+        ),
     ] = "127.0.0.1",
     characters: Annotated[int, typer.Option("--most-characters", min=1, help="Of a text.")] = 10_000,
     texts: Annotated[int, typer.Option("--most-texts", min=1, help="Of a request.")] = 64,
@@ -252,15 +255,24 @@ def ui(
     stop: Annotated[
         bool, typer.Option("--stop", help="Stop the pages of this home, from any terminal.")
     ] = False,
+    expose: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Let other machines in, at an address of this one or 0.0.0.0; all pages ask for SHOESTRING_LOGIN.",
+            show_default=False,
+        ),
+    ] = None,
     home_folder: HomeOption = None,
 ) -> None:
     """Bring up the Prefect page, the MLflow page and a worker; ctrl-c stops them."""
+    from tasks.exposure import exposed
     from tasks.ui import run_ui, stop_ui
 
     if stop:
         print("stopped" if stop_ui() else "nothing was running")
     else:
-        run_ui(prefect_port, mlflow_port)
+        run_ui(prefect_port, mlflow_port, exposed(expose) if expose else None)
 
 
 @app.command()

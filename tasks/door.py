@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from tasks.exposure import OWN_NAMES, Exposure
 from tasks.personal import PersonalData
 from tasks.text import Text
 from tasks.toxic import ToxicWords
@@ -151,9 +152,9 @@ class Door:
     """ASGI middleware before MLflow's app: what passes it is small, whole, and held to the rules."""
 
     def __init__(
-        self, app: App, rules: Rules, limits: Limits, hosts: frozenset[str], in_work: Callable[[], int]
+        self, app: App, rules: Rules, limits: Limits, exposure: Exposure | None, in_work: Callable[[], int]
     ) -> None:
-        self._app, self._rules, self._limits, self._hosts = app, rules, limits, hosts
+        self._app, self._rules, self._limits, self._exposure = app, rules, limits, exposure
         self._in_work, self._inside = in_work, 0
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -164,7 +165,12 @@ class Door:
             headers = {
                 name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
             }
-            self._check_host(headers.get("host", ""))
+            if self._exposure is None:
+                _check_host(headers.get("host", ""))
+            elif not self._exposure.lets_in(headers.get("authorization", "")):
+                raise Refusal(
+                    401, "login", "name and password are missing or wrong: send them, as curl -u does"
+                )
             if scope["path"] != "/invocations":
                 await self._app(scope, _nothing, send)
                 return
@@ -185,12 +191,6 @@ class Door:
             await self._app(scope, _whole(json.dumps(checked).encode()), _Told(send))
         finally:
             self._inside -= 1
-
-    def _check_host(self, host: str) -> None:
-        """A page of another site that has its name lead here is no user of this machine."""
-        name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
-        if self._hosts and name.lower() not in self._hosts:
-            raise Refusal(400, "host", f"the host {name[:80]!r} is not this machine: use {min(self._hosts)}")
 
     async def _body(self, headers: dict[str, str], receive: Receive) -> bytes:
         most, pieces, length = self._limits.most_body_bytes, list[bytes](), 0
@@ -213,6 +213,13 @@ class Door:
         except TimeoutError:
             told = f"the request did not arrive within {BODY_SECONDS:g} s: send it at once"
             raise Refusal(408, "form", told) from None
+
+
+def _check_host(host: str) -> None:
+    """A page of another site that has its name lead here is no user of this machine."""
+    name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
+    if name.lower() not in OWN_NAMES:
+        raise Refusal(400, "host", f"the host {name[:80]!r} is not this machine: use {min(OWN_NAMES)}")
 
 
 class _Told:
@@ -250,9 +257,10 @@ async def _answer(send: Send, status: int, told: dict[str, str]) -> None:
         + b"\n"
     )
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    headers += [(b"retry-after", b"1")] * (status == 429) + [(b"connection", b"close")] * (
-        status in (408, 413)
+    headers += [(b"retry-after", b"1")] * (status == 429) + [(b"www-authenticate", b"Basic")] * (
+        status == 401
     )
+    headers += [(b"connection", b"close")] * (status in (408, 413))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

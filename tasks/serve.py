@@ -17,10 +17,11 @@ from mlflow.types import ParamSchema, ParamSpec
 from rich.console import Console
 
 from tasks.door import App, Asked, Door, Limits, Rules
+from tasks.exposure import Exposure, exposed
 from tasks.generate import load, resolve_model
 from tasks.heads import USES, head_of
 from tasks.predict import answers
-from tasks.processes import LOOPBACK, bound_socket
+from tasks.processes import bound_socket
 from tasks.writing import write
 from training.model import Head
 
@@ -28,7 +29,6 @@ PREFERRED_PORT = 5001  # beside MLflow's page
 CONNECTIONS = 64  # open at once; more are refused by uvicorn
 HEADER_BYTES = 16_384
 END_SECONDS = 5  # for requests in work, at the end
-LOCAL_NAMES = frozenset((LOOPBACK, "localhost"))
 
 
 class Served:
@@ -71,17 +71,17 @@ class Served:
         return [{"prompt": p, "completion": c} for p, c in zip(texts, made, strict=True)]
 
 
-def app_of(model_folder: Path, limits: Limits, hosts: frozenset[str] = LOCAL_NAMES) -> tuple[App, Head]:
+def app_of(model_folder: Path, limits: Limits, exposure: Exposure | None = None) -> tuple[App, Head]:
     """MLflow's scoring app for a model folder, with the door before it, and what the model is for.
 
-    POST /invocations answers texts; /ping, /health and /version say that it lives. `hosts` are the
-    names that it may be called by; empty: any. Raises InputError where the model or the limits are refused.
+    POST /invocations answers texts; /ping, /health and /version say that it lives. With
+    `exposure` to whoever has the login, else to this machine. Raises InputError where model or limits are refused.
     """
     served = Served(model_folder)
     rules = Rules(limits, served.head)
     signature = ModelSignature(params=ParamSchema(_params())) if served.head == "causal" else None
     app = init(PyFuncModel(Model(signature=signature), served))
-    return Door(app, rules, limits, hosts, lambda: served.in_work), served.head
+    return Door(app, rules, limits, exposure, lambda: served.in_work), served.head
 
 
 def _params() -> list[ParamSpec]:
@@ -90,10 +90,13 @@ def _params() -> list[ParamSpec]:
 
 
 def serve(reference: str | None, host: str, port: int | None, limits: Limits) -> None:
-    """Serves a model until ctrl-c. Raises InputError for a model that is refused, and a port that is taken."""
-    folder = resolve_model(reference)
+    """Serves a model until ctrl-c, other machines with a login only.
+
+    Raises InputError for a model that is refused, a missing login, and a port that is taken.
+    """
+    exposure, folder = exposed(host), resolve_model(reference)
     with bound_socket(port, "--port", PREFERRED_PORT, host) as listening:
-        app, head = app_of(folder, limits, LOCAL_NAMES if host in LOCAL_NAMES else frozenset())
+        app, head = app_of(folder, limits, exposure)
         _tell(folder, reference, head, listening)
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         config = uvicorn.Config(

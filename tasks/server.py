@@ -27,10 +27,12 @@ from typing import Self
 from tasks import home
 from tasks.alive import LOOK_SECONDS, Watch
 from tasks.artifacts import InputError
+from tasks.exposure import Exposure
 from tasks.processes import LOOPBACK, STOP_SECONDS, Process, bound_socket, last_words, log_file, spawn
 
 API_VARIABLE = "PREFECT_API_URL"
 START_SECONDS = 90.0  # 4 s on 2 idle cores, 15 s in a new home without a template
+EVERYBODY = "0.0.0.0"  # every address of this machine
 ALONE_VARIABLE = "SHOESTRING_SERVER_ALONE_SECONDS"
 ALONE_SECONDS = "30"  # a server whose users were all killed stops by itself after this
 POLL_SECONDS = 0.1
@@ -39,9 +41,10 @@ POLL_SECONDS = 0.1
 class PrefectServer:
     """A Prefect server in use by this process from `start_prefect_server` to `leave`."""
 
-    def __init__(self, url: str, process: Process | None) -> None:
-        self.url = url  # of the API
+    def __init__(self, url: str, process: Process | None, host: str = LOOPBACK) -> None:
+        self.url = url  # of the API, from this machine
         self.process = process  # None: somebody else's, named by PREFECT_API_URL
+        self.host = host  # that it listens to
 
     @property
     def page(self) -> str:
@@ -96,11 +99,14 @@ def prefect_server(port: int | None = None) -> Iterator[str]:
         yield server.wait()
 
 
-def start_prefect_server(port: int | None = None, preferred_port: int = 0) -> PrefectServer:
+def start_prefect_server(
+    port: int | None = None, preferred_port: int = 0, exposure: Exposure | None = None
+) -> PrefectServer:
     """A server on its way up: import what is slow meanwhile, then `wait()`, and `leave()` at the end.
 
     It is the one of PREFECT_API_URL, or the home's. This process and its children use it from now
-    on. Raises InputError where the wanted port is taken; a taken `preferred_port` gives another.
+    on. Raises InputError where the wanted port is taken, or where the server that runs is not so exposed;
+    a taken `preferred_port` gives another.
     """
     home.use_home()
     given = os.environ.get(API_VARIABLE)
@@ -109,11 +115,18 @@ def start_prefect_server(port: int | None = None, preferred_port: int = 0) -> Pr
     with _lock():
         server = _running()
         if server is None:
-            server = _start(bound_socket(port, "--prefect-port", preferred_port))
+            server = _start(port, preferred_port, exposure)
         elif port is not None and not server.page.endswith(f":{port}"):
             raise InputError(
                 f"this home's Prefect server already runs at {server.page}: leave out --prefect-port {port}"
             )
+        if exposure and server.host != exposure.host:
+            raise InputError(
+                "this home's Prefect server already runs, for this machine alone: stop who uses it"
+                f" (processes {_users_named()})"
+            )
+        if server.host != LOOPBACK:
+            os.environ |= (exposure or Exposure.to(server.host)).for_prefect()
         _users().mkdir(exist_ok=True)
         (_users() / str(os.getpid())).write_text(json.dumps(vars(Process.of(os.getpid()))))
     os.environ[API_VARIABLE] = server.url
@@ -130,31 +143,34 @@ def _running() -> PrefectServer | None:
         mine = state["home"] == str(home.home())
     except (FileNotFoundError, ValueError, KeyError):
         return None
-    return PrefectServer(state["url"], process) if mine and process.alive() else None
+    return PrefectServer(state["url"], process, state["host"]) if mine and process.alive() else None
 
 
-def _start(listening: socket.socket) -> PrefectServer:
+def _start(port: int | None, preferred_port: int, exposure: Exposure | None) -> PrefectServer:
     """Starts the server on a socket that listens already, so that nobody can take its port."""
     _give_database()
-    with listening:
-        page = f"http://{LOOPBACK}:{listening.getsockname()[1]}"
+    host = exposure.host if exposure else LOOPBACK
+    with bound_socket(port, "--prefect-port", preferred_port, host) as listening:
+        own = LOOPBACK if host in (LOOPBACK, EVERYBODY) else host
+        page = f"http://{own}:{listening.getsockname()[1]}"
         settings = {
-            "PREFECT_SERVER_API_HOST": LOOPBACK,
+            "PREFECT_SERVER_API_HOST": host,
             "PREFECT_SERVER_API_PORT": page.rsplit(":", 1)[1],
-            "PREFECT_UI_API_URL": f"{page}/api",
+            "PREFECT_UI_API_URL": "/api",  # of the address that the browser has the page from
             "MALLOC_ARENA_MAX": "2",
+            **(exposure.for_prefect() if exposure else {}),
         }
         child = spawn(
-            [sys.executable, "-m", "tasks.server", str(listening.fileno())],
+            [sys.executable, "-m", "tasks.server", str(listening.fileno()), f"{page}/api"],
             "prefect-server",
             settings,
             files=(listening.fileno(),),
         )
-    state = {"url": f"{page}/api", "home": str(home.home()), **vars(child)}
+    state = {"url": f"{page}/api", "host": host, "home": str(home.home()), **vars(child)}
     draft = _state().with_suffix(".new")
     draft.write_text(json.dumps(state))
     draft.replace(_state())
-    return PrefectServer(state["url"], child)
+    return PrefectServer(state["url"], child, host)
 
 
 def template() -> Path:
@@ -208,6 +224,10 @@ def _users() -> Path:
     return home.home() / "server.users"
 
 
+def _users_named() -> str:
+    return ", ".join(str(user.pid) for user in _living_users()) or "none"
+
+
 def _living_users() -> list[Process]:
     """Processes that use the home's server; entries of dead ones are removed."""
     living = []
@@ -254,7 +274,7 @@ def _send_what_is_left() -> None:
     EventsWorker.drain_all(timeout=STOP_SECONDS, at_exit=False)
 
 
-def _serve(descriptor: int) -> None:
+def _serve(descriptor: int, url: str) -> None:
     """Serves the home until told to stop, or until all its users have been dead for a while.
 
     Meanwhile, runs whose process is gone are marked.
@@ -280,7 +300,7 @@ def _serve(descriptor: int) -> None:
                     server.should_exit = True
 
     def watch_runs() -> None:
-        runs = Watch(os.environ["PREFECT_UI_API_URL"])
+        runs = Watch(url)
         while not server.should_exit:
             time.sleep(LOOK_SECONDS)
             runs.look_safely()
@@ -291,4 +311,4 @@ def _serve(descriptor: int) -> None:
 
 
 if __name__ == "__main__":
-    make_template() if sys.argv[1] == "template" else _serve(int(sys.argv[1]))
+    make_template() if sys.argv[1] == "template" else _serve(int(sys.argv[1]), sys.argv[2])

@@ -21,9 +21,10 @@ from rich.table import Table
 from tasks import home, tracking
 from tasks.alive import LOOK_SECONDS, Watch
 from tasks.artifacts import InputError
+from tasks.exposure import LOGIN_VARIABLE, Exposure
 from tasks.processes import LOOPBACK, ROOT, STOP_SECONDS, Process, bound_socket, last_words, log_file, spawn
 from tasks.secrets import without_secrets
-from tasks.server import START_SECONDS, PrefectServer, answers, start_prefect_server
+from tasks.server import EVERYBODY, START_SECONDS, PrefectServer, answers, start_prefect_server
 
 PREFECT_PORT, MLFLOW_PORT = 4200, 5000  # their own defaults; another is taken where they are in use
 POOL, CLUSTER_POOL = "shoestring", "shoestring-cluster"  # of this machine, and of a Ray cluster
@@ -44,42 +45,43 @@ class Child:
     process: Process
 
 
-def run_ui(prefect_port: int | None = None, mlflow_port: int | None = None) -> None:
+def run_ui(
+    prefect_port: int | None = None, mlflow_port: int | None = None, exposure: Exposure | None = None
+) -> None:
     """Opens the pages and stays until ctrl-c, `stop_ui`, or the end of the Prefect server.
 
     Stops what it started and nothing else: a `shoestring run` that uses the server meanwhile keeps
     it. Raises InputError where a wanted port is taken, or where a part does not come up.
     """
     home.use_home()
+    if exposure is not None:
+        exposure.check_pages()
     if _running() is not None:
         raise InputError(
             f"`shoestring ui` is open in this home already ({home.home()}): `shoestring ui --stop` closes it"
         )
     _stop_leftovers()
-    page = _mlflow_page(mlflow_port)
+    page = _mlflow_page(mlflow_port, exposure)
     children: list[Child] = []
     with ExitStack() as stack:
         interrupted = stack.enter_context(_interruption())
-        server = stack.enter_context(start_prefect_server(prefect_port, PREFECT_PORT))
+        server = stack.enter_context(start_prefect_server(prefect_port, PREFECT_PORT, exposure))
         stack.callback(_state().unlink, missing_ok=True)
         stack.callback(_stop, children)
         console.print("[dim]Opening the pages; the first time takes half a minute.[/]")
         if page is not None:
             tracking.prepare()
             # Not in the command, which every user of the machine may read.
-            _add(
-                children,
-                "mlflow",
-                _mlflow_command(page),
-                {"MLFLOW_BACKEND_STORE_URI": tracking.tracking_uri()},
-            )
+            settings = {"MLFLOW_BACKEND_STORE_URI": tracking.tracking_uri()}
+            settings |= exposure.for_mlflow() if exposure else {}
+            _add(children, "mlflow", _mlflow_command(page, exposure), settings)
         server.wait()
         deploy()
         worker = [*_prefect(), "worker", "start", "--pool", POOL, "--type", "process"]
         _add(children, "worker", worker, {"PREFECT_WORKER_QUERY_SECONDS": WORKER_QUERY_SECONDS})
         _wait_until_up(page, children, interrupted)
         if not interrupted.is_set():
-            console.print(_panel(server, page or without_secrets(tracking.tracking_uri())))
+            console.print(_panel(server, page or without_secrets(tracking.tracking_uri()), exposure))
             _watch(server, children, interrupted)
         console.print("[dim]Stopping.[/]")
 
@@ -126,20 +128,24 @@ def _prefect() -> list[str]:
     return [sys.executable, "-m", "prefect"]
 
 
-def _mlflow_page(port: int | None) -> str | None:
-    """The address that the MLflow page will have; None where a tracking server serves one already."""
+def _mlflow_page(port: int | None, exposure: Exposure | None) -> str | None:
+    """The address that the MLflow page will have here; None where a tracking server serves one already."""
     if tracking.tracking_uri().startswith(("http://", "https://")):
         return None
-    with bound_socket(port, "--mlflow-port", MLFLOW_PORT) as listening:
-        return f"http://{LOOPBACK}:{listening.getsockname()[1]}"
+    host = exposure.host if exposure else LOOPBACK
+    with bound_socket(port, "--mlflow-port", MLFLOW_PORT, host) as listening:
+        return f"http://{LOOPBACK if host == EVERYBODY else host}:{listening.getsockname()[1]}"
 
 
-def _mlflow_command(page: str) -> list[str]:
+def _mlflow_command(page: str, exposure: Exposure | None) -> list[str]:
     files = str(tracking.artifact_location())
+    # Names that the page is called by are whatever the network calls this machine; the login stands before all.
+    guarded = ["--app-name", "basic-auth", "--allowed-hosts", "*"] if exposure else []
+    host = exposure.host if exposure else LOOPBACK
     return [
-        *(sys.executable, "-m", "mlflow", "server"),
+        *(sys.executable, "-m", "mlflow", "server", *guarded),
         *("--default-artifact-root", files, "--artifacts-destination", files),
-        *("--host", LOOPBACK, "--port", page.rsplit(":", 1)[1], "--workers", "1"),
+        *("--host", host, "--port", page.rsplit(":", 1)[1], "--workers", "1"),
     ]
 
 
@@ -194,12 +200,14 @@ def _watch(server: PrefectServer, children: list[Child], interrupted: threading.
             raise SystemExit(1)
 
 
-def _panel(server: PrefectServer, mlflow: str) -> Panel:
+def _panel(server: PrefectServer, mlflow: str, exposure: Exposure | None) -> Panel:
     table = Table.grid(padding=(0, 2))
     table.add_row("Prefect", f"[link={server.page}]{server.page}[/]", "start and follow runs")
     table.add_row("MLflow", f"[link={mlflow}]{mlflow}[/]", "compare runs, trials and models")
     table.add_row("Worker", f"pool {POOL}", "carries out what the Prefect page starts")
     table.add_row("Logs", str(home.home() / "logs"))
+    if exposure:
+        table.add_row("Open to", exposure.host, f"with the login in {LOGIN_VARIABLE}, over http as it is")
     return Panel(table, title="shoestring", subtitle="ctrl-c closes", expand=False)
 
 
