@@ -1,6 +1,5 @@
 """The machine or cluster: what there is to train on."""
 
-import os
 from typing import Literal
 
 import ray
@@ -8,7 +7,7 @@ import torch
 from pydantic import Field
 
 from tasks.artifacts import InputError
-from tasks.ray_session import start_ray
+from tasks.ray_session import on_cluster, start_ray
 from tasks.spread import cores
 from training.config import Section
 
@@ -39,7 +38,7 @@ class Compute(Section):
         """Workers, settled. Raises InputError where the machine or cluster has not that many cores or GPUs."""
         where = "this machine has"
         there = torch.cuda.device_count() if self.on_gpu() else cores()
-        if os.environ.get("RAY_ADDRESS"):
+        if on_cluster():
             start_ray()
             where = "the cluster at RAY_ADDRESS has"
             there = int(ray.cluster_resources().get("GPU" if self.on_gpu() else "CPU", 0))

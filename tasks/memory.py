@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import os
 from collections.abc import Sequence
 
 import psutil
@@ -12,6 +11,7 @@ import torch
 from tasks.artifacts import InputError
 from tasks.calibrate import at_depth
 from tasks.cluster import Compute
+from tasks.ray_session import on_cluster
 from training.blueprint import Blueprint
 from training.footprint import training_bytes
 from training.model import has_fast_bf16
@@ -66,7 +66,7 @@ def memory_bytes(compute: Compute, workers: int) -> float:
     """Memory that a worker may take: its part of what is free, or its whole GPU."""
     if compute.on_gpu() and torch.cuda.is_available():
         return float(torch.cuda.get_device_properties(0).total_memory)
-    if os.environ.get("RAY_ADDRESS"):
+    if on_cluster():
         return float(ray.cluster_resources().get("memory", math.inf)) / workers
     return float(psutil.virtual_memory().available) / workers
 

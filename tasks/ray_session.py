@@ -44,6 +44,11 @@ def before_stop(end: Callable[[], None]) -> None:
     _before.append(end)
 
 
+def on_cluster() -> bool:
+    """Whether Ray is a cluster that others started, which outlives this process."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
 def start_ray() -> None:
     """Joins the cluster at RAY_ADDRESS, or starts a small local one, which wants Ray's token of whoever connects.
 

@@ -3,7 +3,7 @@
 Ray Train takes 10 to 20 s to start, so it does so once, while the data is prepared. Measurements,
 trials, folds, the final run and the scoring of its model are then jobs on the workers' desk: a training
 alone on one of them, or one that all share. If a worker dies, Ray Train starts the group anew, and it
-goes on where the desk says.
+goes on where the desk says; where a machine of a cluster died, with those that are left.
 """
 
 import atexit
@@ -23,7 +23,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from tasks.cluster import Compute
 from tasks.home import store
-from tasks.ray_session import WHEN_TRAINING, before_stop, import_ahead, start_ray
+from tasks.ray_session import WHEN_TRAINING, before_stop, import_ahead, on_cluster, start_ray
 from training.desk import Desk, Job, TooLate, serve
 from training.metrics import Floats, Ids
 from training.model import Precision
@@ -70,7 +70,9 @@ class Workers:
                 serve,
                 train_loop_config={"desk": self.folder},
                 scaling_config=ScalingConfig(
-                    num_workers=self.size,
+                    num_workers=(1, self.size)
+                    if on_cluster()
+                    else self.size,  # machines may go, and come back
                     use_gpu=gpu,
                     resources_per_worker={"CPU": 1.0} | ({"GPU": 1.0} if gpu else {}),
                 ),

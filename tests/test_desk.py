@@ -152,3 +152,13 @@ def test_a_worker_that_is_late_ends_itself_and_its_job_is_not_begun_again(tmp_pa
         wait_for(lambda: desk.answered(number))
     with pytest.raises(TooLate):
         desk.answer(number)
+
+
+def test_a_smaller_group_does_also_what_was_laid_for_those_that_are_gone(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    with workers(desk, 2):
+        alone = [desk.lay(Job(partial(squares, number), rank=number)) for number in range(4)]
+        shared = desk.lay(Job(partial(squares, 5)))
+        wait_for(lambda: all(map(desk.answered, [*alone, shared])))
+        assert [desk.answer(number) for number in alone] == [(n**2, 0, 1) for n in range(4)]
+        assert desk.answer(shared) == (25, 0, 2)

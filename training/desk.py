@@ -77,7 +77,10 @@ class Desk:
                 time.sleep(POLL_SECONDS)
                 continue
             job: Job = pickle.loads(path.read_bytes())
-            if job.rank in (None, rank) and not self.answered(number):
+            mine = (
+                job.rank is None or job.rank % world_size == rank
+            )  # also of those that a smaller group lacks
+            if mine and not self.answered(number):
                 self._do(job, number, rank, world_size)
             number += 1
 
