@@ -88,7 +88,7 @@ def test_a_run_outlives_a_machine_of_its_cluster(
     steps = [json.loads(line) for line in journal.read_text().splitlines()]
     assert len(steps) > before + 20  # went on, on what was left
     assert elapsed < 1.02 * BUDGET_SECONDS + 15
-    assert result["version"] == 1
+    assert result["model_version"] == 1
     assert search_runs(found.mlflow)  # in PostgreSQL
     assert "model.safetensors" in listing(found.store)  # in the object store
 

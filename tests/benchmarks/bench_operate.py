@@ -1,13 +1,16 @@
-"""Running models day by day: what the checks around them find, and how often they cry wolf.
+"""Running models day by day: what the checks around them find, how often they cry wolf, and what all of it costs.
 
 Options: `--part` one of the parts or several with commas between; `--text FILE`, your own text instead of that of the
 packages installed here; `--draws N` and `--documents N` of `drift`; `--seeds N` and `--tokens N` of a training for
-`gate`, whose scores `--kept FILE` keeps, to be judged again without training.
+`gate`, whose scores `--kept FILE` keeps, to be judged again without training; `--budget` of the runs of `cost` and
+`deaths`, in which a worker dies every `--every` seconds.
 """
 
 import argparse
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from tests.benchmarks.__main__ import Arguments
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.operate_drift import measure_drift
 from tests.benchmarks.operate_gate import measure_gate
+from tests.benchmarks.operate_runs import measure_cost, measure_deaths, measure_latency, measure_page
 
 Options = argparse.Namespace
 
@@ -39,7 +43,45 @@ def gate(options: Options) -> list[Figure]:
     return measure_gate(options.text, options.seeds, options.tokens, options.kept, say)
 
 
-PARTS: dict[str, Callable[[Options], list[Figure]]] = {"drift": drift, "gate": gate}
+def cost(options: Options) -> list[Figure]:
+    """A run against its own training bare."""
+    with a_home() as home:
+        return measure_cost(home, options.budget, say)
+
+
+def deaths(options: Options) -> list[Figure]:
+    """A run whose workers die again and again against one that is left alone."""
+    with a_home() as home:
+        return measure_deaths(home, options.budget, options.every, say)
+
+
+def latency(options: Options) -> list[Figure]:
+    """From the form of the Prefect page to work."""
+    with a_home() as home:
+        return measure_latency(home, 1 if options.quick else 3, say)
+
+
+def page(options: Options) -> list[Figure]:
+    """MLflow's list of many runs."""
+    with a_home() as home:
+        return measure_page(home, say)
+
+
+@contextmanager
+def a_home() -> Iterator[Path]:
+    """A home that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="shoestring-bench-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+PARTS: dict[str, Callable[[Options], list[Figure]]] = {
+    "drift": drift,
+    "gate": gate,
+    "cost": cost,
+    "deaths": deaths,
+    "latency": latency,
+    "page": page,
+}
 
 
 def read_options(arguments: Arguments) -> Options:
@@ -52,7 +94,10 @@ def read_options(arguments: Arguments) -> Options:
     parser.add_argument("--seeds", type=int, default=4 if arguments.quick else 40)
     parser.add_argument("--tokens", type=int, default=20_000 if arguments.quick else 200_000)
     parser.add_argument("--kept", type=Path)
+    parser.add_argument("--budget", default="2m" if arguments.quick else "10m")
+    parser.add_argument("--every", type=float, default=40.0 if arguments.quick else 120.0)
     options = parser.parse_args(arguments.rest)
+    options.quick = arguments.quick
     options.part = options.part.split(",")
     unknown = [part for part in options.part if part not in PARTS]
     if unknown:
