@@ -1,4 +1,4 @@
-"""What running costs beside training: bare against orchestrated, with deaths, from the form, and the page of many runs."""
+"""What running costs beside training: bare against orchestrated, with deaths, from the form, and a page of many runs."""
 
 import json
 import multiprocessing
@@ -152,7 +152,7 @@ def step_times(run: Path) -> list[float]:
 
 
 def measure_latency(home: Path, seeds: int, say: Say) -> list[Figure]:
-    """From the form's Run button, as the page presses it, to a running stage and to the first step; the corpus is known."""
+    """From the form's Run button to a running stage and to the first step, where the corpus is known."""
     observe(Request("python-code", "60s"), home, say)
     to_stage, to_step = [], []
     with pages(home) as (prefect, _):
