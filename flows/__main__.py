@@ -1,5 +1,6 @@
 """The `shoestring` command: it parses, and calls what `tasks/` holds."""
 
+import json
 import os
 from collections.abc import Callable
 from importlib import import_module
@@ -18,9 +19,11 @@ from tasks.options import (
     LongBudgetOption,
     RecipeArgument,
     ResumeOption,
+    RetrainBudgetOption,
     RunsOption,
     SeedOption,
     SeedsOption,
+    SeenOption,
     SetOption,
     mistakes_told,
 )
@@ -165,6 +168,36 @@ def frontier(
         raise typer.Exit(1)
 
 
+@app.command()
+def retrain(
+    recipe: RecipeArgument = "python-code",
+    budget: RetrainBudgetOption = None,
+    seen: SeenOption = None,
+    seed: SeedOption = None,
+    settings: SetOption = None,
+    home_folder: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train again where there is reason to, and say so where there is none: then nothing is trained.
+
+    A reason is a document that the champion was not trained on, or drift: lengths, or how well the champion
+    foretells what it is given now, differ from what it was judged on, beyond chance. Then one budget pays for
+    two trainings, on from the champion and anew, and the gate decides which of the three is best.
+
+    Examples: `shoestring retrain my-text --set source.paths=notes/ --budget 1h`,
+    `shoestring retrain my-text --set source.paths=notes/ --seen inputs/`,
+    `shoestring retrain --set retraining.continued_share=1 --set retraining.least_new_documents=100`.
+    """
+    from tasks import launch
+
+    inputs = ["seen.kind=files", f"seen.paths={json.dumps(seen)}"] if seen else []
+    request = launch.read_request(recipe, budget, seed, [*inputs, *(settings or [])])
+    found = launch.execute(_flow("retrain:retrain_where_due"), request, None, trains=False)
+    from tasks.retrain import tell
+
+    tell(found, as_json)
+
+
 @app.command("verify-resume")
 def verify_resume(
     recipe: RecipeArgument = "python-code",
@@ -187,6 +220,31 @@ def verify_resume(
     from tasks.verify import verify_resume
 
     if not verify_resume(run_id, steps, kills, as_json):
+        raise typer.Exit(1)
+
+
+@app.command()
+def reproduce(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A finished run, by its name or id in MLflow, or `last`.")
+    ] = "last",
+    home_folder: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Do a finished run's training again, step by step as it went, and show that it ends with the same weights.
+
+    All that it takes is in MLflow: settings, seed, data digest, and the journal of how far each step had come, which
+    stands in for the clock. What differs from then (machine, packages, code, data, workers, settings) is said before
+    it begins and after it ended. It takes about as long as the run's final training; exit code 1 where the weights
+    are others.
+
+    Examples: `shoestring reproduce`, `shoestring reproduce 5m-python-code-1a2b`, `shoestring reproduce my-text/3`.
+    """
+    home.quiet()
+    from tasks import launch
+    from tasks.reproduce import request_of, tell
+
+    if not tell(launch.execute(_flow("reproduce:reproduce_run"), request_of(run), None), as_json):
         raise typer.Exit(1)
 
 

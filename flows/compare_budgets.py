@@ -7,10 +7,13 @@ from prefect import flow
 from pydantic import Field
 
 from flows.pipeline import train_best_model
-from tasks.budgets import in_order, measure
+from tasks.alive import announce
+from tasks.budgets import in_order, measure, open_parent
 from tasks.clean import Cleaning
+from tasks.clock import process_start
 from tasks.cluster import Compute
-from tasks.frontier import Frontier, compare, open_frontier
+from tasks.form import Seed, explained
+from tasks.frontier import Frontier, compare
 from tasks.library import PythonStdlib
 from tasks.outbox import settle
 from tasks.recipe import check_budgets, check_together
@@ -29,17 +32,19 @@ from training.objectives import CausalLanguageModel, Objective
 @flow(
     name="compare-budgets",
     flow_run_name="budgets-{promotion.name}",
+    on_running=[announce],
     on_completion=[settle],
     on_failure=[settle],
     on_crashed=[settle],
     on_cancellation=[settle],
 )
+@explained
 def compare_budgets(
     budgets: Annotated[
         tuple[Budget, ...], Field(description="Two or more, each for a whole run of its own.")
     ] = ("1m", "2m", "4m"),
     seeds: Annotated[int, Field(ge=1, le=20, description="Runs of each budget.")] = 1,
-    seed: int = 0,
+    seed: Seed = 0,
     source: Source = PythonStdlib(),
     cleaning: Cleaning = Cleaning(),
     tokenizer: Tokenizer = BytePairs(),
@@ -55,7 +60,8 @@ def compare_budgets(
     check_budgets(budgets)
     check_together(source, objective, model, learning, compute, search)
     recipe = (source, cleaning, tokenizer, objective, model, learning, search, validation, compute, promotion)
-    started = open_frontier()
+    started = process_start()
+    open_parent()
     runs = [
         measure(budget, number, partial(train_best_model, budget, number, *recipe))
         for budget, number in in_order(budgets, seed, seeds)

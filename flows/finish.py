@@ -2,6 +2,7 @@
 
 from prefect import flow
 
+from tasks.alive import announce
 from tasks.artifacts import Registered
 from tasks.evaluate import evaluate_model
 from tasks.finish import close_interrupted, folds_of, promotion_of, take_best
@@ -9,7 +10,7 @@ from tasks.register import register_model
 from tasks.telemetry import publish
 
 
-@flow(name="finish-run", flow_run_name="finish-{run_id}")
+@flow(name="finish-run", flow_run_name="finish-{run_id}", on_running=[announce])
 def finish_run(run_id: str, seconds: float = 10.0) -> Registered:
     """Judges the best model that a stopped run has left, in about so many seconds, and registers it."""
     trained = publish(take_best(run_id), run_id)

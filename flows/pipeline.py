@@ -2,6 +2,7 @@
 
 from prefect import flow
 
+from tasks.alive import announce
 from tasks.artifacts import Registered
 from tasks.augment import with_copies
 from tasks.clean import Cleaning, clean_corpus
@@ -9,6 +10,7 @@ from tasks.clock import start_clock
 from tasks.cluster import Compute
 from tasks.cross_validate import cross_validate
 from tasks.evaluate import evaluate_model
+from tasks.form import Seed, explained
 from tasks.library import PythonStdlib
 from tasks.outbox import settle
 from tasks.plan import plan_budget
@@ -32,14 +34,16 @@ from training.objectives import CausalLanguageModel, Objective
 @flow(
     name="train-best-model",
     flow_run_name="{budget}-{promotion.name}",
+    on_running=[announce],
     on_completion=[settle],
     on_failure=[settle],
     on_crashed=[settle],
     on_cancellation=[settle],
 )
+@explained
 def train_best_model(
     budget: Budget = "5m",
-    seed: int = 0,
+    seed: Seed = 0,
     source: Source = PythonStdlib(),
     cleaning: Cleaning = Cleaning(),
     tokenizer: Tokenizer = BytePairs(),

@@ -2,10 +2,12 @@
 
 from prefect import flow
 
+from tasks.alive import announce
 from tasks.augment import with_copies
 from tasks.clean import Cleaning, clean_corpus
 from tasks.clock import start_clock
 from tasks.cluster import Compute
+from tasks.form import Seed, explained
 from tasks.library import PythonStdlib
 from tasks.outbox import settle
 from tasks.plan import plan_budget
@@ -28,14 +30,16 @@ from training.objectives import CausalLanguageModel, Objective
 @flow(
     name="preview-plan",
     flow_run_name="plan-{budget}-{promotion.name}",
+    on_running=[announce],
     on_completion=[settle],
     on_failure=[settle],
     on_crashed=[settle],
     on_cancellation=[settle],
 )
+@explained
 def preview_plan(
     budget: Budget = "5m",
-    seed: int = 0,
+    seed: Seed = 0,
     source: Source = PythonStdlib(),
     cleaning: Cleaning = Cleaning(),
     tokenizer: Tokenizer = BytePairs(),

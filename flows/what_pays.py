@@ -6,10 +6,12 @@ from prefect import flow
 from pydantic import Field
 
 from tasks.ablate import check_comparison, compare_techniques
+from tasks.alive import announce
 from tasks.augment import with_copies
 from tasks.clean import Cleaning, clean_corpus
 from tasks.clock import start_clock
 from tasks.cluster import Compute
+from tasks.form import Seed, explained
 from tasks.library import PythonStdlib
 from tasks.outbox import settle
 from tasks.plan import plan_budget
@@ -34,11 +36,13 @@ from training.objectives import CausalLanguageModel, Objective
 @flow(
     name="what-pays",
     flow_run_name="what-pays-{budget}-{promotion.name}",
+    on_running=[announce],
     on_completion=[settle],
     on_failure=[settle],
     on_crashed=[settle],
     on_cancellation=[settle],
 )
+@explained
 def what_pays(
     budget: Budget = "30m",
     seeds: Annotated[
@@ -49,7 +53,7 @@ def what_pays(
         tuple[str, ...],
         Field(description="Settings to add in turn, such as learning.average=0.1."),
     ] = (),
-    seed: int = 0,
+    seed: Seed = 0,
     source: Source = PythonStdlib(),
     cleaning: Cleaning = Cleaning(),
     tokenizer: Tokenizer = BytePairs(),

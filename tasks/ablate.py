@@ -38,6 +38,7 @@ from tasks.study import Search
 from tasks.techniques import CLEANINGS, Variant, added, in_turn, settled_precision
 from tasks.telemetry import Stage, log, stage
 from tasks.timing import STEPS_SHARE
+from tasks.tracking import KIND_TAG
 from tasks.train import LOOKS
 from tasks.workers import release_workers, side_by_side, workers_of
 from tasks.worth import RECIPE, WhatPays, keep
@@ -197,11 +198,12 @@ class Comparing:
         log_child(
             self.clock,
             f"{name}-seed-{seed}",
-            {"kind": "ablation"},
+            {KIND_TAG: "ablation"},
             {"technique": variant.name, "recipe": variant.was, "instead": variant.instead, "seed": seed},
             folder / "journal.jsonl",
             outcome.summary.validation_bits if outcome else None,
             "FINISHED" if outcome else "FAILED",
+            blueprint.objective.unit,
         )
 
     def run(self, shown: Stage) -> None:

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict
 
 from tasks import home
+from tasks.secrets import without_secrets
 
 if TYPE_CHECKING:
     pass
 
 
 class InputError(ValueError):
-    """Something that the user gave cannot work; the message says what, where and what to do."""
+    """Something that the user gave cannot work; the message says what, where and what to do, and no secret."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_secrets(message))
 
 
 class Record(BaseModel):
@@ -186,6 +190,7 @@ class Trained(Record):
     final_seconds: float
     ended: float | None = None  # Unix time, of the training
     workers: int
+    device: str = "cpu"
     kept: str  # which weights are in `model`, as they validated best: last, average or best
     validation_bits: float | None  # of these, in the objective's unit
     tokens: Tokens

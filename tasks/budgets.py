@@ -9,13 +9,14 @@ import prefect.runtime
 from prefect.client.schemas.objects import State
 from pydantic import BaseModel, ConfigDict
 
-from tasks import tracking
+from tasks import outbox, tracking
 from tasks.artifacts import Report
 from tasks.home import run_folder
-from tasks.outbox import Courier
+from tasks.outbox import Courier, Letter
 from tasks.planned import Plan
 from tasks.ray_session import stop_ray
-from tasks.telemetry import forget_stages, stage
+from tasks.telemetry import forget_stages, link_runs, stage
+from tasks.tracking import KIND_TAG
 from tasks.workers import release_workers
 from training.budget import parse_budget
 from training.law import Forecast
@@ -55,6 +56,15 @@ def in_order(budgets: Sequence[str], seed: int, seeds: int) -> Iterator[tuple[st
     for budget in sorted(budgets, key=lambda budget: parse_budget(budget).value):
         for number in range(seed, seed + seeds):
             yield budget, number
+
+
+def open_parent() -> None:
+    """Has MLflow hear of this flow run, which the runs that it measures will lie below."""
+    run_id, name = str(prefect.runtime.flow_run.id), str(prefect.runtime.flow_run.name)
+    tags = {KIND_TAG: str(prefect.runtime.flow_run.flow_name)}
+    outbox.post(Letter(run_id=run_id, run_name=name, tags=tags, started=time.time()))
+    if place := Courier.of(run_id).place():
+        link_runs(*place)
 
 
 def measure(budget: str, seed: int, train: Callable[..., Any]) -> Measured:

@@ -22,8 +22,8 @@ from training.budget import Effort
 from training.data import Shards, Slice
 from training.fittings import attention_for
 from training.journal import Event, read_journal
-from training.metrics import bits
 from training.model import autocast
+from training.units import bits
 from training.watch import Watch
 from training.worker import Assignment
 

@@ -6,11 +6,11 @@ from transformers import AutoConfig
 
 from tasks.artifacts import Report, Trained
 from tasks.evaluate import describe_score
-from tasks.gate import Verdict
 from tasks.generate import MOST_CONTEXT
 from tasks.heads import USES
 from tasks.predict import MASK
 from tasks.samples import show_samples
+from tasks.verdict import Verdict
 from training.model import Head
 
 HEADER = """---
@@ -111,6 +111,7 @@ def write_card(trained: Trained, report: Report, verdict: Verdict, name: str) ->
     sections = {
         f"{name}": in_full(describe_score(report)) + f" At registration: {verdict.sentence}.",
         "Figures": table,
+        **({"Gate": gate} if (gate := verdict.table()) else {}),
         "Data": data,
         "Use": LOADING.format(
             name=name,

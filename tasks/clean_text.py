@@ -10,7 +10,7 @@ from rich.table import Table
 
 from tasks.artifacts import EXAMPLES, PICTURE, Corpus, InputError
 from tasks.clean import Cleaning, store_corpus
-from tasks.recipe import check_parameters, put_in
+from tasks.recipe import check_parameters, put_in, refuse_secrets
 from tasks.source import Files, Source
 from tasks.terminal import StageLines
 
@@ -28,6 +28,7 @@ def clean_text(paths: Sequence[str], out: Path, preset: str | None, settings: Se
     sections = put_in(sections, settings)
     if preset is not None:
         sections.setdefault("cleaning", {})["preset"] = preset
+    refuse_secrets(sections)
     chosen = check_parameters(_sections, sections)
     chosen["source"].check()
     with StageLines():

@@ -4,21 +4,26 @@ import json
 import os
 import threading
 import time
+from pathlib import Path
 from typing import ClassVar
 
 import prefect.runtime
 import psutil
+import yaml
 from prefect import task
+from pydantic_core import to_jsonable_python
 
 from tasks.artifacts import Record
 from tasks.cluster import Compute
 from tasks.home import STARTED_VARIABLE, run_folder
 from tasks.outbox import Courier
+from tasks.system_metrics import keep_sampling
 from tasks.telemetry import prepare_until
 from tasks.workers import workers_of
 from training.budget import Amount, parse_budget
 
 BEAT_SECONDS = 1.0
+RECIPE = "recipe.yaml"  # in the run folder: what the flow was given, which `shoestring run` takes
 
 
 class Clock(Record):
@@ -62,10 +67,11 @@ def make_clock(run_id: str, run_name: str, budget: str, started: float) -> Clock
 def keep_beating(clock: Clock) -> None:
     """Writes down every second how much of the budget is used, so that a killed run can go on with the rest.
 
-    It ends with the run, as a process may make several.
+    Samples of the machine are taken beside. All of it ends with the run, as a process may make several.
     """
     folder = run_folder(clock.run_id)
     folder.mkdir(parents=True, exist_ok=True)
+    write_recipe(folder)
     flow = prefect.runtime.flow_run.flow_name  # which a thread does not know
 
     def beat() -> None:
@@ -82,6 +88,13 @@ def keep_beating(clock: Clock) -> None:
             time.sleep(BEAT_SECONDS)
 
     threading.Thread(target=beat, name="clock", daemon=True).start()
+    threading.Thread(target=keep_sampling, args=(folder,), name="system metrics", daemon=True).start()
+
+
+def write_recipe(folder: Path) -> None:
+    """Keeps in a run's folder what its flow was given, as a recipe."""
+    given = to_jsonable_python(dict(prefect.runtime.flow_run.parameters))
+    (folder / RECIPE).write_text(yaml.safe_dump(given, sort_keys=False, allow_unicode=True))
 
 
 def process_start() -> float:

@@ -6,7 +6,20 @@ from typing import Annotated
 import typer
 
 from tasks import home
-from tasks.options import HomeOption, JsonOption, ModelOption, SetOption
+from tasks.options import (
+    ColumnOption,
+    EachJsonOption,
+    EachOption,
+    FilesOption,
+    HomeOption,
+    JsonOption,
+    ModelOption,
+    NameArgument,
+    OutOption,
+    PipedOption,
+    ReasonOption,
+    SetOption,
+)
 
 app = typer.Typer(rich_markup_mode="markdown")
 
@@ -36,7 +49,9 @@ def clean_text(
 
 @app.command()
 def generate(
-    prompt: Annotated[str, typer.Argument(help="The text to go on with.")],
+    prompt: Annotated[
+        str | None, typer.Argument(help="The text to go on with. Without: one a line, from a pipe.")
+    ] = None,
     model: ModelOption = None,
     tokens: Annotated[int, typer.Option(min=1, max=100_000, help="Tokens to write at most.")] = 200,
     temperature: Annotated[
@@ -45,17 +60,29 @@ def generate(
     top_k: Annotated[
         int, typer.Option(min=0, help="Draw among so many likeliest tokens; 0: among all.")
     ] = 50,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed writes the same text.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="The same seed writes the same text; of many, the n-th takes seed + n.")
+    ] = 0,
+    files: FilesOption = None,
+    column: ColumnOption = "text",
+    each: EachOption = None,
+    piped: PipedOption = "txt",
+    as_json: EachJsonOption = False,
+    out: OutOption = None,
     home_folder: HomeOption = None,
 ) -> None:
-    """Write on from a prompt with a trained model."""
-    from tasks.generate import complete, resolve_model
+    """Write on from a prompt, or from many, with a trained model.
 
-    pieces = complete(resolve_model(model), prompt, tokens, temperature, top_k, seed)
-    print(prompt, end="", flush=True)
-    for piece in pieces:
-        print(piece, end="", flush=True)
-    print()
+    Examples: `shoestring generate 'def main'`, `shoestring generate --file prompts.txt --json`,
+    `shoestring generate --file prompts.csv --column prompt -o written.parquet`.
+    """
+    from tasks.generate import resolve_model
+    from tasks.told import Request
+    from tasks.writing import Wish, answer
+
+    request = Request(tuple(files or ()), column, each, piped, as_json, out)
+    if not answer(resolve_model(model), prompt, Wish(tokens, temperature, top_k, seed), request):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -65,21 +92,70 @@ def predict(
         typer.Argument(help="A text to label, or one with a [MASK] to fill. Without: lines from a pipe."),
     ] = None,
     model: ModelOption = None,
-    file: Annotated[
-        Path | None, typer.Option("--file", help="Take every line of a file as a text.", show_default=False)
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each text.")] = False,
+    files: FilesOption = None,
+    column: ColumnOption = "text",
+    each: EachOption = None,
+    piped: PipedOption = "txt",
+    as_json: EachJsonOption = False,
+    out: OutOption = None,
     home_folder: HomeOption = None,
 ) -> None:
-    """Say a text's label, or fill its gaps, with a trained classifier or masked model.
+    """Say texts' labels, or fill their gaps, with a trained classifier or masked model.
 
     Examples: `shoestring predict 'def parse(text): ...'`, `shoestring predict 'for [MASK] in range(3):'`,
-    `shoestring predict --file texts.txt > labels.tsv`.
+    `shoestring predict --file texts.txt > labels.tsv`, `shoestring predict --file mails/ -o labels.parquet`.
     """
     from tasks.generate import resolve_model
     from tasks.predict import answer
+    from tasks.told import Request
 
-    answer(resolve_model(model), text, file, as_json)
+    request = Request(tuple(files or ()), column, each, piped, as_json, out)
+    if not answer(resolve_model(model), text, request):
+        raise typer.Exit(1)
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        str | None,
+        typer.Argument(help="name@alias, name/version or a folder. Default: the newest champion."),
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Default: 5001, or any free one.", show_default=False)
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Whom to listen to: an address of this machine; 0.0.0.0 is everybody.")
+    ] = "127.0.0.1",
+    characters: Annotated[int, typer.Option("--most-characters", min=1, help="Of a text.")] = 10_000,
+    texts: Annotated[int, typer.Option("--most-texts", min=1, help="Of a request.")] = 64,
+    tokens: Annotated[int, typer.Option("--most-tokens", min=1, help="Written for each text.")] = 256,
+    body_bytes: Annotated[int, typer.Option("--most-body-bytes", min=100, help="Of a request.")] = 1_000_000,
+    at_once: Annotated[int, typer.Option("--most-at-once", min=1, help="Requests in work.")] = 8,
+    block_list: Annotated[
+        Path | None,
+        typer.Option(help="A file with a word or phrase a line, which no text may hold.", show_default=False),
+    ] = None,
+    mask: Annotated[bool, typer.Option("--mask/--no-mask", help="Hide personal data from the model.")] = True,
+    home_folder: HomeOption = None,
+) -> None:
+    """Answer requests over HTTP with a model of any kind, on this machine; ctrl-c stops.
+
+    Examples: `shoestring serve`, `shoestring serve my-text@champion --port 8000 --block-list words.txt`; then
+    `curl localhost:8000/invocations -H 'Content-Type: application/json' -d '{"inputs": ["a text"]}'`.
+    """
+    from tasks.door import Limits
+    from tasks.serve import serve
+
+    limits = Limits(
+        most_characters=characters,
+        most_texts=texts,
+        most_tokens=tokens,
+        most_body_bytes=body_bytes,
+        most_at_once=at_once,
+        block_list=block_list,
+        mask_personal_data=mask,
+    )
+    serve(model, host, port, limits)
 
 
 @app.command()
@@ -92,6 +168,77 @@ def export(
     from tasks.generate import describe_export, export_model
 
     print(describe_export(export_model(folder, model)))
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUNS]...",
+            help="Names or ids of runs, or how these begin, which may stand for several; `last`; or registered"
+            " versions, as name/version. Without any: the latest five.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="The picture, a .png. Default: comparisons/ in the home.", show_default=False
+        ),
+    ] = None,
+    home_folder: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which finished runs are better than which, and which only look it.
+
+    A table has each run's budget, size, tokens, seconds and test score, and another a verdict on every pair: over the
+    test documents that both were judged on, with the luck of trainings counted in, corrected for the number of pairs.
+    Runs that were judged on other documents, or in other units, are said not to be comparable.
+
+    Examples: `shoestring compare`, `shoestring compare 5m-python-code-1a2b 20m-python-code`,
+    `shoestring compare last my-text/3 --out runs.png`.
+    """
+    from tasks.compare import show
+
+    show(runs or [], out, as_json)
+
+
+@app.command()
+def promote(
+    name: NameArgument,
+    version: Annotated[
+        int | None, typer.Argument(min=1, help="Default: the newest.", show_default=False)
+    ] = None,
+    reason: ReasonOption = None,
+    home_folder: HomeOption = None,
+) -> None:
+    """Name a version champion by hand, whatever the gate said; who did, when and why stays with it.
+
+    Examples: `shoestring promote python-code`, `shoestring promote python-code 3 --reason 'reads better'`.
+    """
+    from tasks.champions import promote
+
+    print(promote(name, version, reason))
+
+
+@app.command()
+def rollback(name: NameArgument, reason: ReasonOption = None, home_folder: HomeOption = None) -> None:
+    """Go back to the champion before; again, to the one before that.
+
+    Example: `shoestring rollback python-code --reason 'it repeats itself'`.
+    """
+    from tasks.champions import rollback
+
+    print(rollback(name, reason))
+
+
+@app.command()
+def history(name: NameArgument, home_folder: HomeOption = None, as_json: JsonOption = False) -> None:
+    """List a model's versions: when, score, what the gate said, who was named champion by hand, and which is."""
+    from tasks.champions import history, tell_history
+
+    tell_history(name, history(name), as_json)
 
 
 @app.command()

@@ -3,17 +3,20 @@
 import base64
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tasks.budgets import Measured
 from tasks.effects import NOTHING_SEEN, Effect
-from tasks.plots import BLUE, FAINT, GREY, INK, ORANGE, STYLE, WIDTH_INCHES, save
+from tasks.plots import BLUE, FAINT, GREEN, GREY, INK, ORANGE, STYLE, WIDTH_INCHES, label_end, save
 from training.law import Forecast
+
+if TYPE_CHECKING:  # they take seconds, which `shoestring compare` does not have
+    from tasks.budgets import Measured
+    from tasks.compare import Comparison
 
 ROW_INCHES, EDGE_INCHES = 0.46, 1.3
 
@@ -50,7 +53,7 @@ def picture(path: Path) -> str:
     return f"![{path.stem}](data:image/png;base64,{image})"
 
 
-def draw_frontier(runs: Sequence[Measured], forecast: dict[float, Forecast], unit: str, out: Path) -> Path:
+def draw_frontier(runs: "Sequence[Measured]", forecast: dict[float, Forecast], unit: str, out: Path) -> Path:
     """Measured test scores against budgets, through what the first plan foresaw and each run's own plan."""
     scored = [(one.amount, one.bits, one.low, one.high) for one in runs if one.bits is not None]
     own = [(one.amount, *one.foreseen) for one in runs if one.foreseen]
@@ -78,6 +81,33 @@ def draw_frontier(runs: Sequence[Measured], forecast: dict[float, Forecast], uni
         axes.set(title=f"Test, {unit}, lower is better", xlabel="budget")
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, loc="upper right")
+        return save(figure, out)
+
+
+def draw_runs(found: "Comparison", out: Path) -> Path:
+    """Test scores with their intervals, the best on top, and how each run came there."""
+    colours = [BLUE, ORANGE, GREEN, INK, GREY]
+    units = list(dict.fromkeys(run.unit for run in found.runs))
+    with mpl.rc_context(STYLE):
+        height = EDGE_INCHES + ROW_INCHES * max(5, len(found.runs))
+        figure = Figure(figsize=(1.4 * WIDTH_INCHES, height), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for row, run in enumerate(found.runs):
+            colour = colours[row % len(colours)]
+            left.plot([run.low, run.high], [row, row], color=colour, lw=2.4, solid_capstyle="round")
+            left.plot([run.bits], [row], "D", color=colour, ms=6.5)
+            if curve := found.curves.get(run.letter):
+                seconds, bits = zip(*curve, strict=True)
+                right.plot(seconds, bits, color=colour, marker="o", ms=3.5, lw=1.6)
+                label_end(right, seconds, bits, f"{run.letter} {{:.3f}}", colour)
+        left.set_yticks(range(len(found.runs)), [f"{run.letter}  {run.name}" for run in found.runs], size=9)
+        left.set_ylim(len(found.runs) - 0.3, -0.7)
+        left.grid(axis="y", visible=False)
+        left.tick_params(axis="y", length=0)
+        left.spines["left"].set_visible(False)
+        left.set(title="Test, 95% over documents", xlabel=", ".join(units))
+        right.set(title=f"Validation, {', '.join(units)}", xlabel="seconds of training")
+        right.margins(x=0.12, y=0.08)
         return save(figure, out)
 
 

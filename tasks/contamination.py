@@ -102,6 +102,7 @@ class Contamination(Filter, Choice):
     most_texts: int | None = Field(
         default=None,
         ge=1,
+        le=10**9,
         description="Runs that are in more evaluation texts are ignored, as instructions and licences are. Where"
         " many questions are asked of one passage, the passage is ignored too. Empty: none are.",
     )

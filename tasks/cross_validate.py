@@ -27,14 +27,16 @@ from tasks.sides import Validation
 from tasks.split import fold_trainings
 from tasks.store import once_a_run
 from tasks.telemetry import Stage, log, stage
+from tasks.tracking import KIND_TAG
 from tasks.workers import side_by_side, workers_of
 from training.blueprint import Blueprint
 from training.budget import TokenCount, Wall
 from training.data import Shards
 from training.desk import TooLate, WorkerDied
 from training.journal import read_journal
-from training.metrics import SAFETY, bits
+from training.metrics import SAFETY
 from training.objectives import Objective
+from training.units import bits
 from training.worker import Assignment
 
 HELD_OUT_TOKENS, LEAST_HELD_OUT_TOKENS = 60_000, 2_000  # scored in each fold
@@ -113,8 +115,17 @@ def tokens_to_score(plan: Plan, objective: Objective, seconds: float) -> int:
 def tell(plan: Plan, fold: Name, score: float | None, documents: int, status: Status) -> None:
     """Has MLflow hear of a fold."""
     journal = run_folder(plan.clock.run_id) / "folds" / f"{fold}" / "journal.jsonl"
-    tags = {"kind": "fold", "documents": f"{documents}"}
-    log_child(plan.clock, f"fold-{fold}", tags, {"fold": fold}, journal, score, status)
+    tags = {KIND_TAG: "fold", "documents": f"{documents}"}
+    log_child(
+        plan.clock,
+        f"fold-{fold}",
+        tags,
+        {"fold": fold},
+        journal,
+        score,
+        status,
+        plan.blueprint.objective.unit,
+    )
 
 
 @dataclass

@@ -17,22 +17,14 @@ from tasks import plots
 from tasks.artifacts import Baseline, Folds, InputError, Report, Splits, Trained
 from tasks.generate import load
 from tasks.heads import USES, head_of
+from tasks.resampling import RESAMPLES, Ints
 from tasks.samples import samples_of, show_samples
-from tasks.scores import (
-    RESAMPLES,
-    Ints,
-    Scores,
-    held_out_documents,
-    interval,
-    labels_of,
-    score_within,
-    train_labels,
-)
+from tasks.scores import Scores, held_out_documents, interval, labels_of, score_within, train_labels
 from tasks.store import content_key
 from tasks.telemetry import in_a_run, stage
 from training.classification import classification_metrics, macro_averages, resampled_metrics
-from training.metrics import bits
 from training.model import Head
+from training.units import bits
 
 MOST_DRAWS = 40_000_000  # documents in all resamples: 2 s on one core
 FEWEST_RESAMPLES = 200

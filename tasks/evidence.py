@@ -63,6 +63,7 @@ class Evidence(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     runs: tuple[Earlier, ...] = ()
     champion: bool = True
+    earlier_tests: bool = False  # whether that was tested on other text, which is here, too
 
     def attention_here(self) -> tuple[Any, str] | None:
         """The attention that the newest run on this machine trained with, and the reason to do so again."""
@@ -131,10 +132,14 @@ def _earlier(
     if learning.dropout is None:  # each run has what suits its length
         del wanted["learning.dropout"]
     found = [_read(run, tokens, here, wanted) for run in runs]
-    from tasks.register import champion_of
+    from tasks.champions import champion_of
+    from tasks.earlier_tests import known_tests
 
     champion = champion_of(client, settings.registry_prefix + name, settings.aliases.champion)
-    return Evidence(runs=tuple(run for run in found if run), champion=champion is not None)
+    others = [test for test in known_tests(champion) if test.splits != tokens.splits.key and test.there]
+    return Evidence(
+        runs=tuple(run for run in found if run), champion=champion is not None, earlier_tests=bool(others)
+    )
 
 
 def _read(run: Any, tokens: Tokens, here: str, wanted: dict[str, str]) -> Earlier | None:

@@ -1,17 +1,16 @@
 """An early end: of all that a killed run has left, the best model, to be judged and registered."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import psutil
 from prefect import task
 from safetensors.torch import load_file
 from transformers import AutoConfig
 
 from tasks import outbox
+from tasks.alive import at_work
 from tasks.artifacts import Folds, InputError, Tokens, Trained
 from tasks.fold_scores import summarise
 from tasks.generate import load
@@ -58,11 +57,8 @@ def trainings(folder: Path) -> Iterator[Found]:
 
 def refuse_running(run_id: str) -> None:
     """Raises InputError where the run's process is still alive."""
-    state = json.loads((run_folder(run_id) / "clock.json").read_text())
-    if psutil.pid_exists(state["pid"]):
-        raise InputError(
-            f"run {run_id[:8]} is still running (process {state['pid']}): stop it first, or let it come to its end"
-        )
+    if at_work(run_id):
+        raise InputError(f"run {run_id[:8]} is still running: stop it first, or let it come to its end")
 
 
 def salvage(run_id: str) -> Trained:

@@ -11,7 +11,7 @@ from scipy import stats
 from tasks.artifacts import Folds
 from training.data import BYTES, FOLD, Shards
 from training.held_out import read_scores
-from training.metrics import bits
+from training.units import bits
 
 CONFIDENCE = 0.9
 NAIVE: Literal["naive"] = "naive"  # the training on a fold that ignores near-duplicates

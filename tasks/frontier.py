@@ -13,13 +13,12 @@ from prefect.artifacts import create_markdown_artifact
 from tasks import outbox
 from tasks.artifacts import Record
 from tasks.budgets import Measured
-from tasks.clock import process_start
 from tasks.comparison_plots import draw_frontier, picture
 from tasks.home import run_folder
-from tasks.outbox import Courier, Letter
+from tasks.outbox import Courier
 from tasks.planned import Plan
 from tasks.store import content_key
-from tasks.telemetry import in_a_run, link_runs, stage
+from tasks.telemetry import in_a_run, stage
 from training.budget import Unit, parse_budget
 from training.law import Forecast
 
@@ -79,16 +78,6 @@ class Frontier(Record):
         inside = sum(bool(one.inside) for one in scored)
         told += f"; {inside} of {len(scored)} inside what was foreseen"
         return told + f"; {failed} failed" * bool(failed)
-
-
-def open_frontier() -> float:
-    """Has MLflow hear of this flow run, which the budgets' runs will lie below; when it began, in Unix time."""
-    run_id, name = str(prefect.runtime.flow_run.id), str(prefect.runtime.flow_run.name)
-    outbox.post(Letter(run_id=run_id, run_name=name, started=time.time()))
-    place = Courier.of(run_id).place()
-    if place:
-        link_runs(*place)
-    return process_start()
 
 
 def forecast_of(runs: Sequence[Measured]) -> dict[float, Forecast]:

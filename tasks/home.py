@@ -6,6 +6,8 @@ Import this before prefect, ray, mlflow or transformers: they read the environme
 import os
 from pathlib import Path
 
+from tasks.secrets import moved_out_of
+
 HOME_VARIABLE = "SHOESTRING_HOME"
 STARTED_VARIABLE = "SHOESTRING_STARTED"  # set by the command line: Unix time when its process began
 
@@ -43,6 +45,13 @@ DEFAULTS = {
     "TRANSFORMERS_VERBOSITY": "error",  # it warns of kernels that only a GPU has
 }
 
+# Addresses, which are logged and shown, and where their user's name and password go instead; of Prefect both to one.
+LOGINS = {
+    "PREFECT_API_URL": ("PREFECT_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"),
+    "MLFLOW_TRACKING_URI": ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
+    "MLFLOW_REGISTRY_URI": ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
+}
+
 # For commands that draw their own lines on the terminal.
 QUIET = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
 
@@ -66,6 +75,9 @@ def use_home(folder: Path | None = None) -> Path:
     probe.write_bytes(b"shoestring")
     probe.unlink()
     os.environ.setdefault("PREFECT_HOME", str(place / "prefect"))
+    for name, login in LOGINS.items():
+        if given := os.environ.get(name):
+            os.environ[name] = moved_out_of(given, *login)
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     return place

@@ -6,13 +6,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from tasks import home
+from tasks.alive import hold
 from tasks.artifacts import InputError
 from tasks.recipe import TOGETHER, check_files, check_parameters, check_together, load_recipe
 from tasks.server import start_prefect_server
@@ -56,15 +57,18 @@ def execute(
     resume: str | None,
     trains: bool = True,
 ) -> str:
-    """Runs the flow here, drawn on the terminal; the flow run's id. For one that `trains`, Ray starts beside it.
+    """Runs the flow here, drawn on the terminal; the flow run's id. For one that surely `trains`, Ray starts beside it.
 
     Raises InputError for what the user can mend, KeyboardInterrupt when told to stop, and whatever
     the flow fails with.
     """
     home.quiet()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT):  # a shell's job in the background ignores the latter
+        signal.signal(number, _interrupt)
     interrupted = find_run(resume) if resume else None
-    with _ray_beside() if trains else nullcontext(), start_prefect_server() as server:
+    if interrupted and not hold(interrupted):
+        raise InputError(f"run {interrupted[:8]} is still running: stop it first, or let it come to its end")
+    with _ray_beside() if trains else _ray_ended(), start_prefect_server() as server:
         if trains:
             _start_workers(request if request is not None else _planned(str(interrupted)))
         flow = load_flow()  # imports all the rest, while servers and workers start
@@ -107,6 +111,16 @@ def _ray_beside() -> Iterator[None]:
         yield
     finally:
         stop_ray()
+
+
+@contextmanager
+def _ray_ended() -> Iterator[None]:
+    """Ray, where the flow came to need it, is gone at the end."""
+    try:
+        yield
+    finally:
+        if session := sys.modules.get("tasks.ray_session"):
+            session.stop_ray()
 
 
 def _try_ray() -> None:
@@ -198,5 +212,5 @@ def _mark_cancelled(run_id: UUID) -> None:
     from tasks.outbox import finish
 
     with get_client(sync_client=True) as client:
-        client.set_flow_run_state(run_id, Cancelled(message="stopped from the keyboard"), force=True)
+        client.set_flow_run_state(run_id, Cancelled(message="stopped by the user"), force=True)
     finish(str(run_id), "KILLED")

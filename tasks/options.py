@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -68,8 +68,38 @@ ModelOption = Annotated[
         show_default=False,
     ),
 ]
+NameArgument = Annotated[
+    str, typer.Argument(help="A registered model; the prefix `shoestring-` may be left out.")
+]
+ReasonOption = Annotated[
+    str | None,
+    typer.Option("--reason", help="Why; kept with your name and the time.", show_default=False),
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print the result as one JSON object on the last line.")
+]
+EachJsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object for each text.")]
+FilesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--file",
+        metavar="PATH",
+        help="Take many: files, folders, globs, addresses, - for a pipe; may be repeated. A text file holds one a"
+        " line, a folder one a file, a table (jsonl, csv, parquet) one a row.",
+        show_default=False,
+    ),
+]
+ColumnOption = Annotated[str, typer.Option("--column", help="Column of tables that holds the text.")]
+EachOption = Annotated[
+    Literal["line", "file"] | None,
+    typer.Option("--each", help="What a text is in text files, wherever they lie.", show_default=False),
+]
+PipedOption = Annotated[
+    Literal["txt", "jsonl", "csv", "tsv"], typer.Option("--piped-as", help="What is piped in.")
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="A new file: .jsonl, .csv or .parquet.", show_default=False),
 ]
 ResumeOption = Annotated[
     str | None,
@@ -83,6 +113,23 @@ LongBudgetOption = Annotated[
     typer.Option(
         "--budget",
         help="Time for all trainings together: 10m, 1h. Default: the recipe's, or 30m.",
+        show_default=False,
+    ),
+]
+RetrainBudgetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        help="Time for everything, both trainings together: 10m, 1h. Default: the recipe's, or 10m.",
+        show_default=False,
+    ),
+]
+SeenOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATH",
+        help="A file or folder of what the model is given these days, to look for drift; may be repeated."
+        " Default: the new documents.",
         show_default=False,
     ),
 ]

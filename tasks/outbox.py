@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict
 
 from tasks import home, tracking
+from tasks.secrets import without_secrets
+from tasks.system_metrics import SYSTEM, SYSTEM_PREFIX
 from tasks.telemetry import METRICS, Tail
 from training.journal import Event
 
@@ -52,6 +54,7 @@ class Letter(BaseModel):
     scores: dict[str, float] = {}
     files: tuple[str, ...] = ()  # relative to the run folder; sent as artifacts at the end, as scores are
     journal: str = ""  # relative to the run folder; its points are sent, also as it grows
+    system: str = ""  # the same, of samples of the machine
     status: Status = "RUNNING"
     started: float  # Unix time
     ended: float | None = None
@@ -97,7 +100,10 @@ def points(event: Event) -> Iterator["Metric"]:
     """An event's figures, under the names that they bear in MLflow."""
     from mlflow.entities import Metric
 
-    for field, name in METRICS.get(event["event"], {}).items():
+    names = METRICS.get(event["event"], {})
+    if event["event"] == SYSTEM:
+        names = {name: name for name in event if name.startswith(SYSTEM_PREFIX)}
+    for field, name in names.items():
         if event.get(field) is not None:
             yield Metric(name, float(event[field]), int(1000 * event["time"]), event["step"])
 
@@ -109,17 +115,23 @@ class Delivery:
         self.letter = letter
         self.mlflow_run: str | None = None
         self.experiment = ""
-        self._tail = Tail(home.run_folder(letter.run_id) / letter.journal) if letter.journal else None
-        self._thinning = Thinning()
+        folder = home.run_folder(letter.run_id)
+        journals = filter(None, (letter.journal, letter.system))
+        self._tails = [(Tail(folder / journal), Thinning()) for journal in journals]
         self._waiting: list[Metric] = []
         self._there: dict[str, int] = {}  # metric -> its last step in MLflow
+        self._taken: dict[str, int] = {}  # metric -> its last step that was sent or waits
 
     def proceed(self) -> None:
         """Sends what is new. Raises whatever MLflow raises when it is away; nothing is lost then."""
-        if self._tail is not None:
-            for event in self._tail.new_events():
-                if self._thinning.picks(event):
-                    self._waiting += points(event)
+        for tail, thinning in self._tails:
+            for event in tail.new_events():
+                for point in points(event) if thinning.picks(event) else ():
+                    if point.step > self._taken.get(
+                        point.key, -1
+                    ):  # a step and its look at validation have some alike
+                        self._taken[point.key] = point.step
+                        self._waiting.append(point)
         try:
             self._send()
         except Exception:
@@ -134,7 +146,7 @@ class Delivery:
             self._there = {
                 name: max(point.step for point in tracker.get_metric_history(run, name))
                 for name in found.data.metrics
-                if name in CURVES or name in letter.scores
+                if name in CURVES or name in letter.scores or name.startswith(SYSTEM_PREFIX)
             }
             self.mlflow_run, self.experiment = run, found.info.experiment_id
         self._waiting = [point for point in self._waiting if point.step > self._there.get(point.key, -1)]
@@ -269,7 +281,7 @@ def finish(run_id: str, status: Status) -> None:
         log.warning(
             "MLflow at %s does not answer: what it should hear of %d trainings of this run waits in %s, "
             "and the next `shoestring run` or `plan` that reaches it sends it",
-            tracking.tracking_uri(),
+            without_secrets(tracking.tracking_uri()),
             left,
             folder,
         )

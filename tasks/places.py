@@ -16,9 +16,9 @@ from tasks import formats
 from tasks.artifacts import InputError
 from tasks.documents import SetAside, digest, shown
 from tasks.formats import Reason
+from tasks.secrets import HOW, MASK, from_environment, holds_secret, without_secrets
 
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(?:::|://)")
-PASSWORD = re.compile(r"(?<=//)[^/@:]*:[^/@]*@")
 DISK_PROTOCOLS = {"file", "local"}
 BLOCK_BYTES, BLOCKS = 8 * 1024**2, 8  # asked of a store at once, and kept of a file
 # What a store may say about a file's content and, where it says nothing, about when it was written.
@@ -34,7 +34,10 @@ NOTHING_TO_READ = (
 
 
 class StoreError(ConnectionError):
-    """A store did not answer as it should; trying again may help."""
+    """A store did not answer as it should; trying again may help. Its words hold no secret."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_secrets(message))
 
 
 @dataclass(frozen=True)
@@ -153,10 +156,10 @@ def find(paths: Iterable[str]) -> list[Place | SetAside]:
     return sorted(found, key=lambda one: (one.source if isinstance(one, SetAside) else one.name).split("/"))
 
 
-def without_secrets(address: str) -> str:
-    """An address without the names, passwords and signatures that may be in it."""
-    named = PASSWORD.sub("", address) if ADDRESS.match(address) else address
-    return named.partition("?")[0] if named.startswith(("http:", "https:")) else named
+def named(address: str) -> str:
+    """An address as it is written down: without the names, passwords and signatures that may be in it."""
+    shown = without_secrets(address).replace(f"//{MASK}@", "//") if ADDRESS.match(address) else address
+    return shown.partition("?")[0] if shown.startswith(("http:", "https:")) else shown
 
 
 def _local(given: str) -> Sequence[LocalFile | SetAside]:
@@ -225,6 +228,8 @@ def _stored(given: str) -> Sequence[StoredFile | LocalFile | SetAside]:
     from fsspec import get_filesystem_class  # takes a moment, and only addresses need it
     from fsspec.core import url_to_fs
 
+    if holds_secret(given):
+        raise _refused(given, HOW)
     protocol = given.partition("://")[0].partition("::")[0]
     try:
         get_filesystem_class(protocol)
@@ -232,9 +237,10 @@ def _stored(given: str) -> Sequence[StoredFile | LocalFile | SetAside]:
         raise _refused(given, f"needs a package that is not there. {error}") from None
     except ValueError:
         raise _refused(given, f"is no address: fsspec knows no protocol {protocol!r}") from None
+    address = _whole(given)
     try:
-        with _answers(without_secrets(given)):
-            store, path = url_to_fs(given)
+        with _answers(named(given)):
+            store, path = url_to_fs(address)
             if protocol not in DISK_PROTOCOLS:
                 infos, missing = _listed(store, path, glob.has_magic(path) and "http" not in store.protocol)
     except FileNotFoundError:
@@ -271,7 +277,7 @@ def _stored_file(store: Any, info: dict[str, Any]) -> StoredFile:
     path = info["name"]
     marks = [f"{name} {info[name]}" for name in (*CONTENT_MARKS, *TIME_MARKS) if info.get(name)]
     return StoredFile(
-        name=without_secrets(store.unstrip_protocol(path)),
+        name=named(store.unstrip_protocol(path)),
         path=path,
         size=info.get("size"),
         mark=marks[0] if marks else "",
@@ -294,4 +300,12 @@ def _answers(address: str) -> Iterator[None]:
 
 
 def _refused(given: str, why: str) -> InputError:
-    return InputError(f"source.paths: {without_secrets(given)} {why}.")
+    return InputError(f"source.paths: {named(given)} {why}.")
+
+
+def _whole(given: str) -> str:
+    """The address with what the environment keeps for it. Raises InputError where that has no such variable."""
+    try:
+        return from_environment(given)
+    except KeyError as missing:
+        raise _refused(given, f"names the variable {missing}, which the environment does not have") from None

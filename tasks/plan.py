@@ -9,9 +9,9 @@ from typing import Any
 from prefect import task
 from transformers import PreTrainedModel
 
-from tasks import outbox, telemetry
 from tasks.artifacts import InputError, Tokens
 from tasks.calibrate import Calibration, at_depth, calibrate
+from tasks.children import announce
 from tasks.clock import Clock
 from tasks.cluster import Compute
 from tasks.division import Division, divide
@@ -19,7 +19,6 @@ from tasks.evidence import NO_EVIDENCE, Evidence, known_settings, look_up, waite
 from tasks.forecast import best_depth, foresee, informed_law, optimal_depth, point_of
 from tasks.home import run_folder
 from tasks.memory import depths_that_fit, memory_bytes, micro_batch
-from tasks.outbox import Courier, Letter
 from tasks.planned import Plan, seconds_per_token
 from tasks.settle import DEPTHS, compile_or_not, dropout_rule, open_depths, settle
 from tasks.split import fold_trainings
@@ -112,7 +111,7 @@ class Deciding:
             self.base.objective,
             self.rate(depth),
             self.clock.like_seconds,
-            self.evidence.champion,
+            self.evidence.champion + self.evidence.earlier_tests,
             self.evidence.of_this_text(),
         )
 
@@ -244,23 +243,6 @@ def sketched(base: Blueprint, depth: int) -> PreTrainedModel:
     return blueprint.model.sketch(blueprint.shape())
 
 
-def announce(clock: Clock) -> None:
-    """Has MLflow hear of the run, and links to its page there unless MLflow is away."""
-    outbox.post(
-        Letter(
-            run_id=clock.run_id,
-            run_name=clock.run_name,
-            journal="final/journal.jsonl",
-            started=clock.started,
-        )
-    )
-    place = Courier.of(clock.run_id).place()
-    if place is None:
-        telemetry.log.warning("MLflow is away; what it should hear waits in the run's folder")
-    else:
-        telemetry.link_runs(*place)
-
-
 @task(name=Plan.stage, task_run_name="plan the budget")
 def plan_budget(
     clock: Clock,
@@ -282,7 +264,7 @@ def plan_budget(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "plan.json"
     if (folder / "trained.json").exists():  # only judging and registering are left, whatever the time
-        announce(clock)
+        announce(clock, objective, seed)
         return Plan.model_validate_json(path.read_text())
     asked = look_up(tokens, objective, model, learning, compute, name)
     workers = workers_of(compute)
@@ -316,7 +298,7 @@ def plan_budget(
             clock, tokens, base, compute, workers.size, calibration, search, evidence, depths, memory
         )
         plan = deciding.plan(reasons)
-        announce(clock)
+        announce(clock, objective, seed)
         expected = plan.forecasts["this budget"]
         shown.result = (
             f"depth {plan.blueprint.model.settled_depth()}, about {plan.tokens_per_second:,.0f} tokens/s, "

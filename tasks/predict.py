@@ -1,8 +1,9 @@
 """Asking a model: which label a text has, or what stands in a gap."""
 
 import json
-import sys
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +12,40 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tasks.artifacts import InputError
+from tasks.asked import batches
+from tasks.documents import Document
 from tasks.generate import context_of, load, start_token
 from tasks.heads import USES, head_of
-from tasks.scores import Ints, encode, labels_of
-from training.metrics import class_log_probabilities
+from tasks.resampling import Ints
+from tasks.scores import encode, labels_of
+from tasks.told import Request, answer_all
+from training.metrics import at_once, class_log_probabilities, rectangle
 from training.model import autocast
 
 MASK = "[MASK]"
 MASKS = (MASK, "<mask>", "<|mask|>")  # as people write a gap; a tokenizer's own spelling counts too
 MOST = 5  # candidates that are shown
-AT_ONCE = 256  # texts read from a file before they are answered
 
 Ranked = list[tuple[str, float]]  # likeliest first
 
 
 def predictions(model_folder: Path, texts: Iterable[str], most: int = MOST) -> Iterator[dict[str, Any]]:
-    """What the model says of each text, as it comes: `label` or `text`, and the candidates behind it.
+    """What the model says of each text, as it comes; see `answers`.
 
-    Of a classifier: text, label, probability and `labels`, the likeliest with their probabilities.
-    Of a masked model: text (filled), and `gaps`, a list for each gap. Raises InputError for a model
-    that writes instead, and for a text without a gap.
+    Raises InputError for a model that writes instead, and for a text that it cannot answer.
     """
+    model, tokenizer = load_predictor(model_folder)
+    for batch in batches(Document("", 0, "", None, text) for text in texts):
+        for found in answers(
+            model, tokenizer, [text.text for text in batch if isinstance(text, Document)], most
+        ):
+            if "error" in found:
+                raise InputError(found["error"])
+            yield found
+
+
+def load_predictor(model_folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model that labels texts or fills gaps, and its tokenizer. Raises InputError for one that writes."""
     model, tokenizer = load(model_folder)
     head = head_of(model.config)
     if head == "causal":
@@ -39,19 +53,32 @@ def predictions(model_folder: Path, texts: Iterable[str], most: int = MOST) -> I
             f"the model is {USES[head].article_noun}, which gives no labels and fills no gaps: "
             f"use `shoestring {USES[head].command}`"
         )
-    for batch in _batches(texts, AT_ONCE):
-        if head == "masked":
-            yield from (fill_text(model, tokenizer, text, most) for text in batch)
-            continue
-        for text, ranked in zip(batch, classify(model, tokenizer, batch), strict=True):
-            label, probability = ranked[0]
-            yield {"text": text, "label": label, "probability": probability, "labels": ranked[:most]}
+    return model, tokenizer
+
+
+def answers(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], most: int = MOST
+) -> list[dict[str, Any]]:
+    """What the model says of each text, all at once: `label` or `text`, and the candidates behind it.
+
+    Of a classifier: text, label, probability and `labels`, the likeliest with their probabilities.
+    Of a masked model: text (filled), and `gaps`, a list for each gap; or text and `error`, what is
+    wrong with it.
+    """
+    if head_of(model.config) == "masked":
+        return fill_texts(model, tokenizer, texts, most)
+    return [
+        {"text": text, "label": ranked[0][0], "probability": ranked[0][1], "labels": ranked[:most]}
+        for text, ranked in zip(texts, classify(model, tokenizer, texts), strict=True)
+    ]
 
 
 def classify(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
 ) -> list[Ranked]:
     """Every label with its probability, likeliest first, for each text."""
+    if not texts:
+        return []
     chances = np.exp(
         class_log_probabilities(
             model, encode(tokenizer, texts), context_of(model, tokenizer), autocast(model.device)
@@ -63,23 +90,33 @@ def classify(
     ]
 
 
-def fill_text(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, most: int = MOST
-) -> dict[str, Any]:
-    """The text with its gaps filled by the likeliest tokens, and the candidates of each gap.
+def fill_texts(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], most: int = MOST
+) -> list[dict[str, Any]]:
+    """The texts with their gaps filled by the likeliest tokens, and the candidates of each gap.
 
-    Raises InputError where the text has no gap, or is longer than the model can see at once.
+    A text without a gap, or longer than the model can see at once, comes back with an `error`.
     """
-    ids = with_gaps(tokenizer, text)
     context = context_of(model, tokenizer)
-    if len(ids) > context:
-        raise InputError(
-            f"the text has {len(ids):,} tokens, and the model sees {context:,} at once: shorten it"
-        )
-    tokens, ranked = candidates(model, tokenizer, ids, most)
-    filled = ids.copy()
-    filled[ids == tokenizer.mask_token_id] = tokens[:, 0]
-    return {"text": tokenizer.decode(filled[1:]), "gaps": ranked}
+    found = list[dict[str, Any]]()
+    known = list[tuple[int, Ints]]()
+    for number, text in enumerate(texts):
+        found.append({"text": text})
+        try:
+            ids = with_gaps(tokenizer, text)
+        except InputError as problem:
+            found[-1]["error"] = str(problem)
+            continue
+        if len(ids) > context:
+            long = f"the text has {len(ids):,} tokens, and the model sees {context:,} at once: shorten it"
+            found[-1]["error"] = long
+        else:
+            known.append((number, ids))
+    ranked = candidates(model, tokenizer, [ids for _, ids in known], most)
+    for (number, ids), (tokens, words) in zip(known, ranked, strict=True):
+        ids[ids == tokenizer.mask_token_id] = tokens[:, 0]
+        found[number] = {"text": tokenizer.decode(ids[1:]), "gaps": words}
+    return found
 
 
 def with_gaps(tokenizer: PreTrainedTokenizerBase, text: str) -> Ints:
@@ -98,49 +135,47 @@ def with_gaps(tokenizer: PreTrainedTokenizerBase, text: str) -> Ints:
 
 @torch.inference_mode()
 def candidates(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: Ints, most: int = MOST
-) -> tuple[Ints, list[Ranked]]:
-    """The likeliest tokens for each mask in `ids`: int64 [gaps, most], and the same as text with probabilities.
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Ints], most: int = MOST
+) -> list[tuple[Ints, list[Ranked]]]:
+    """The likeliest tokens for each mask in each text's ids: int64 [gaps, most], and as words with probabilities.
 
     Special tokens are never among them.
     """
-    inputs_1T = torch.from_numpy(ids)[None].to(model.device)
-    with autocast(model.device)():
-        logits_TV = (
-            model(input_ids=inputs_1T, attention_mask=torch.ones_like(inputs_1T)).logits[0].float().cpu()
-        )
-    logits_GV = logits_TV[torch.from_numpy(ids == tokenizer.mask_token_id)]
-    logits_GV[:, tokenizer.all_special_ids] = -torch.inf
-    chances, tokens = logits_GV.softmax(-1).topk(most)
-    ranked = [
-        [(tokenizer.decode([token]), chance) for token, chance in zip(row, of_row, strict=True)]
-        for row, of_row in zip(tokens.tolist(), chances.tolist(), strict=True)
-    ]
-    return tokens.numpy(), ranked
+    order = sorted(enumerate(texts), key=lambda text: len(text[1]))
+    found: dict[int, tuple[Ints, list[Ranked]]] = {}
+    for chosen in at_once(order, model.device):
+        inputs_BT = rectangle([ids for _, ids in chosen], tokenizer.pad_token_id or 0)
+        mask_BT = rectangle([np.ones_like(ids) for _, ids in chosen], 0)
+        with autocast(model.device)():
+            seen = model(input_ids=inputs_BT.to(model.device), attention_mask=mask_BT.to(model.device))
+        for (number, ids), logits_TV in zip(chosen, seen.logits, strict=True):
+            gaps = torch.from_numpy(np.flatnonzero(ids == tokenizer.mask_token_id))
+            logits_GV = logits_TV[gaps.to(model.device)].float().cpu()
+            logits_GV[:, tokenizer.all_special_ids] = -torch.inf
+            chances, tokens = logits_GV.softmax(-1).topk(most)
+            ranked = [
+                [(tokenizer.decode([token]), chance) for token, chance in zip(row, of_row, strict=True)]
+                for row, of_row in zip(tokens.tolist(), chances.tolist(), strict=True)
+            ]
+            found[number] = tokens.numpy(), ranked
+    return [found[number] for number in range(len(texts))]
 
 
-def answer(model_folder: Path, text: str | None, file: Path | None, as_json: bool) -> None:
-    """Prints what the model says of one text, or of every line of a file or of what is piped in.
+def answer(model_folder: Path, text: str | None, request: Request) -> bool:
+    """Prints or writes what the model says of one text, or of all that the request names; whether it said anything.
 
-    For a person: a label with its probability and the next likeliest, or the filled text. For
-    lines: tab-separated, one line each. As JSON: one object a line. Raises InputError where there
-    is no text.
+    For a person: a label with its probability and the next likeliest, or the filled text. For many
+    texts: tab-separated, one line each. Raises InputError where there is no text.
     """
-    if text is not None:
-        found = next(predictions(model_folder, [text]))
-        print(json.dumps(found) if as_json else describe(found))
-        return
-    if file is None and sys.stdin.isatty():
-        raise InputError(
-            "there is no text: write it behind `shoestring predict`, name a --file, or pipe lines in"
-        )
-    try:
-        lines = sys.stdin if file is None else file.open(encoding="utf-8")
-    except OSError as problem:
-        raise InputError(f"{file} cannot be read ({problem.strerror})") from None
-    with lines:
-        for found in predictions(model_folder, (line.rstrip("\n") for line in lines)):
-            print(json.dumps(found) if as_json else tab_separated(found), flush=True)
+    if text is None or request.files or request.out:
+        if text is not None:
+            raise InputError("give a text or --file, and --out with --file or a pipe")
+        model, tokenizer = load_predictor(model_folder)
+        ask = partial(answers, model, tokenizer)
+        return answer_all(request, "predict", head_of(model.config), ask, tab_separated)
+    found = next(predictions(model_folder, [text]))
+    print(json.dumps(found) if request.as_json else describe(found))
+    return True
 
 
 def describe(found: dict[str, Any]) -> str:
@@ -152,21 +187,11 @@ def describe(found: dict[str, Any]) -> str:
 
 
 def tab_separated(found: dict[str, Any]) -> str:
-    """Label, probability and text; or the filled text and the words that were put in."""
-    fields = (
-        [found["label"], f"{found['probability']:.4f}", found["text"]]
-        if "labels" in found
-        else [found["text"], " ".join(f"{gap[0][0].strip()}={gap[0][1]:.4f}" for gap in found["gaps"])]
-    )
-    return "\t".join(" ".join(field.split("\t")) for field in fields)
-
-
-def _batches(texts: Iterable[str], size: int) -> Iterator[list[str]]:
-    batch: list[str] = []
-    for text in texts:
-        batch.append(text)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    """Label, probability and text; or the filled text and the words that were put in; blank where there is none."""
+    if "labels" in found:
+        fields = [found["label"], f"{found['probability']:.4f}", found["text"]]
+    elif "gaps" in found:
+        fields = [found["text"], " ".join(f"{gap[0][0].strip()}={gap[0][1]:.4f}" for gap in found["gaps"])]
+    else:
+        fields = ["", "", found["text"] or ""]
+    return "\t".join(" ".join(re.split("[\t\r\n]+", field)) for field in fields)

@@ -96,15 +96,15 @@ def last_words(path: Path) -> str:
     return (errors or lines or ["it wrote nothing"])[-1].strip()
 
 
-def bound_socket(port: int | None, flag: str, preferred: int = 0) -> socket.socket:
-    """A listening loopback socket: on `port` or, without one, on `preferred` or any free one.
+def bound_socket(port: int | None, flag: str, preferred: int = 0, host: str = LOOPBACK) -> socket.socket:
+    """A listening socket, loopback unless told: on `port` or, without one, on `preferred` or any free one.
 
     Raises InputError naming the process that holds `port`, and `flag`, which gives another.
     """
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((LOOPBACK, port if port is not None else preferred))
+        listening.bind((host, port if port is not None else preferred))
     except OSError as error:
         if port is not None:
             listening.close()
@@ -113,7 +113,7 @@ def bound_socket(port: int | None, flag: str, preferred: int = 0) -> socket.sock
                     f"port {port} cannot be opened: {error.strerror}; name another with {flag}"
                 ) from None
             raise InputError(f"port {port} is in use{_holder(port)}: name another with {flag}") from None
-        listening.bind((LOOPBACK, 0))
+        listening.bind((host, 0))
     listening.listen(128)
     return listening
 

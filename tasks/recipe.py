@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 
 from tasks.artifacts import InputError
+from tasks.secrets import HOW, holds_secret
 from training.budget import parse_budget
 
 if TYPE_CHECKING:
@@ -60,12 +61,26 @@ def load_recipe(name: str, settings: Iterable[str] = ()) -> dict[str, Any]:
     try:
         sections = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as problem:
-        where = str(problem).replace("\n", " ")
+        where = " ".join(str(problem).split())
         raise InputError(f"{path} is not YAML: {where}") from problem
     if not isinstance(sections, dict):
         raise InputError(f"{path} is not a recipe: it must hold sections such as `source:` and `learning:`")
     sections.setdefault("promotion", {}).setdefault("name", path.stem)
-    return put_in(sections, settings)
+    refuse_secrets(put_in(sections, settings))
+    return sections
+
+
+def refuse_secrets(sections: Mapping[str, Any]) -> None:
+    """Raises InputError where a setting holds a password or a key: Prefect keeps settings, and shows them."""
+    waiting: list[tuple[str, Any]] = list(sections.items())
+    while waiting:
+        place, value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += [(f"{place}.{name}", inner) for name, inner in value.items()]
+        elif isinstance(value, list | tuple):
+            waiting += [(place, inner) for inner in value]
+        elif isinstance(value, str) and holds_secret(value):
+            raise InputError(f"{place}: {value} {HOW}.")
 
 
 def put_in(sections: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
@@ -112,7 +127,8 @@ def check_budgets(budgets: Sequence[str]) -> None:
 
 def check_files(sections: Mapping[str, Any]) -> None:
     """Raises InputError where files or their columns are not there; bad values are left to `check_parameters`."""
-    _check_source(sections)
+    _check_source(sections, "source")
+    _check_source(sections, "seen")
     _check_steps(sections)
 
 
@@ -133,16 +149,20 @@ def _check_steps(sections: Mapping[str, Any]) -> None:
                 step.check()
 
 
-def _check_source(sections: Mapping[str, Any]) -> None:
+def _check_source(sections: Mapping[str, Any], name: str) -> None:
+    """The files of the source, and of what is `seen` where there is reason to train again."""
     from tasks.source import Files
 
     objective = sections.get("objective")
     kind = objective.get("kind") if isinstance(objective, Mapping) else objective
     try:
-        files = Files.model_validate(sections.get("source"))
+        files = Files.model_validate(sections.get(name))
     except ValidationError:  # or another kind of source
         return
-    files.check(labelled=kind == "sequence_classification")
+    try:
+        files.check(labelled=name == "source" and kind == "sequence_classification")
+    except InputError as problem:
+        raise InputError(str(problem).replace("source.paths", f"{name}.paths", 1)) from None
 
 
 def check_parameters(flow: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:

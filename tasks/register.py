@@ -5,12 +5,9 @@ before leaves the old champion, whatever is killed after leaves the new one.
 """
 
 import json
-import tempfile
 import time
 from collections.abc import Mapping
-from importlib.metadata import version as installed
 from pathlib import Path
-from shutil import copytree
 from typing import TYPE_CHECKING, Any
 
 from prefect import task
@@ -20,28 +17,27 @@ from pydantic import Field
 from tasks import tracking
 from tasks.artifacts import InputError, Registered, Report, Trained
 from tasks.card import write_card
+from tasks.champions import champion_of, name_champion
+from tasks.clock import RECIPE
+from tasks.earlier_tests import TESTS_TAG, remembered
 from tasks.evidence import MACHINE, SETTINGS, TEXT, machine
-from tasks.gate import Verdict, judge
-from tasks.generate import load
-from tasks.heads import USES
+from tasks.gate import judge
+from tasks.logged_model import LOGGED_MODEL_TAG, add_version
+from tasks.provenance import PROVENANCE, as_parameters, commit, write_provenance
+from tasks.siblings import both_noises, noise_tags
 from tasks.store import content_key
 from tasks.telemetry import in_a_run, stage
-from tasks.tracking import MetricName
+from tasks.tracking import OBJECTIVE_TAG, UNIT_TAG, MetricName, TrackingSettings
+from tasks.verdict import TAG, Rules, Verdict
+from training.budget import parse_budget
 from training.config import Section
-from training.model import Head
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
-    from mlflow.models import ModelSignature
 
 PARAMETER_LIMIT = 6000  # characters of a value, MLflow's
 TAG_LIMIT = 5000  # characters of a run's tag, MLflow's least
-LOGGED_MODEL_TAG = "shoestring.logged_model"
-UNIT_TAG = "shoestring.unit"  # of all bits of the run
-OBJECTIVE_TAG = "shoestring.objective"
-VERSIONS_TAG = "mlflow.modelVersions"  # what links MLflow's page of the model to its version
-REQUIREMENTS = ("torch", "transformers", "tokenizers", "safetensors")
 
 
 class Promotion(Section):
@@ -58,6 +54,34 @@ class Promotion(Section):
         lt=0.5,
         description="How often a model that is no better may become champion. Empty: as mlflow.yaml says.",
     )
+    slice_margin: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="How much worse than the champion, of its bits, a better model may be on one source, language,"
+        " length or label, or on what champions before were tested on. Empty: as mlflow.yaml says.",
+    )
+    slower_limit: float | None = Field(
+        default=None,
+        gt=0,
+        le=1000,
+        description="A better model that takes more than so many times the champion's time stays challenger."
+        " Empty: as mlflow.yaml says.",
+    )
+    larger_limit: float | None = Field(
+        default=None,
+        gt=0,
+        le=1000,
+        description="So does one whose weights take more than so many times the champion's bytes."
+        " Empty: as mlflow.yaml says.",
+    )
+
+    def rules(self, settings: TrackingSettings) -> Rules:
+        """What the gate decides by: each as this section says, or else as `mlflow.yaml` does."""
+        said = {name: getattr(self, name) for name in Rules._fields}
+        return Rules(
+            **{name: getattr(settings, name) if value is None else value for name, value in said.items()}
+        )
 
 
 def register(trained: Trained, report: Report, promotion: Promotion) -> Registered:
@@ -72,10 +96,13 @@ def register(trained: Trained, report: Report, promotion: Promotion) -> Register
     if champion and mine and champion.version == mine.version:  # a retry, after the alias had moved
         verdict = Verdict.from_tags(mine.tags)
     else:
-        verdict = judge(client, champion, trained, report, promotion.alpha or settings.alpha)
+        others = [other for other in client.search_model_versions(f"name = '{name}'") if other.run_id != run]
+        noises = both_noises(trained, report, champion, others)
+        verdict = judge(client, champion, trained, report, promotion.rules(settings), noises)
     write_card(trained, report, verdict, name)
     if mine is None:
-        mine = add_version(client, run, name, trained, verdict, report.head)
+        tags = noise_tags(trained, report.head) | {TESTS_TAG: json.dumps(remembered(trained, champion))}
+        mine = add_version(client, run, name, trained, verdict.tags() | tags, report.head)
     now = champion_of(client, name, settings.aliases.champion)
     if verdict.promoted and now and int(now.version) not in (verdict.champion_version, int(mine.version)):
         verdict = verdict.overtaken(int(now.version))
@@ -85,8 +112,8 @@ def register(trained: Trained, report: Report, promotion: Promotion) -> Register
     record_verdict(client, run, mine, verdict)
     client.set_registered_model_alias(name, settings.aliases.challenger, mine.version)
     if verdict.promoted:
-        client.set_registered_model_alias(name, settings.aliases.champion, mine.version)
-    if trained.ended:
+        name_champion(client, name, int(mine.version))
+    if trained.ended and MetricName.JUDGING_SECONDS not in client.get_run(run).data.metrics:
         client.log_metric(run, MetricName.JUDGING_SECONDS, time.time() - trained.ended)
     tracking.end_run(run)
     return Registered(
@@ -110,18 +137,6 @@ def _client(trained: Trained) -> "MlflowClient":
         ) from None
 
 
-def champion_of(client: "MlflowClient", name: str, alias: str) -> "ModelVersion | None":
-    """The present champion, or None where there is none yet."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_model_version_by_alias(name, alias)
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
-        return None
-
-
 def version_of(client: "MlflowClient", name: str, run: str) -> "ModelVersion | None":
     """The version that an earlier try of this run registered, if any."""
     found = client.search_model_versions(f"name = '{name}' and run_id = '{run}'")
@@ -131,13 +146,15 @@ def version_of(client: "MlflowClient", name: str, run: str) -> "ModelVersion | N
 def log_evidence(client: "MlflowClient", run: str, trained: Trained, report: Report) -> None:
     """Parameters, metrics, data and files of the run; logging them again changes nothing."""
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param
-    from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+    from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_GIT_COMMIT
 
     parameters = [Param(key[:250], value[:PARAMETER_LIMIT]) for key, value in settled(trained).items()]
     for at in range(0, len(parameters), 100):  # MLflow's limit of a batch
         client.log_batch(run, params=parameters[at : at + 100])
+    there = client.get_run(run).data.metrics
     for key, value in figures(trained, report).items():
-        client.log_metric(run, key, value)
+        if key not in there:  # a second point would be drawn as a line
+            client.log_metric(run, key, value)
     tokens = trained.tokens
     corpus = tokens.splits.corpus
     data = Dataset(
@@ -148,7 +165,7 @@ def log_evidence(client: "MlflowClient", run: str, trained: Trained, report: Rep
         profile=json.dumps({"documents": tokens.splits.documents, "tokens": tokens.tokens}),
     )
     client.log_inputs(run, [DatasetInput(data, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])])
-    for file in ("plan.json", "blueprint.json", "search.json", trained.journal):
+    for file in (RECIPE, "plan.json", "blueprint.json", PROVENANCE, "search.json", trained.journal):
         if (trained.folder / file).exists():
             client.log_artifact(
                 run, str(trained.folder / file), str(Path(file).parent) if "/" in file else None
@@ -156,20 +173,22 @@ def log_evidence(client: "MlflowClient", run: str, trained: Trained, report: Rep
     client.log_artifacts(run, str(trained.folder / "report"), "report")
     client.set_tag(run, UNIT_TAG, report.unit)
     client.set_tag(run, OBJECTIVE_TAG, trained.objective)
+    if of_code := commit():
+        client.set_tag(run, MLFLOW_GIT_COMMIT, of_code)
 
 
 def settled(trained: Trained) -> dict[str, str]:
-    """The blueprint's fields by dotted name, and the plan's under `plan.`, as text."""
-    found: dict[str, str] = {}
-    for file, prefix, part in (
-        ("blueprint.json", "", ""),
-        ("plan.json", "plan.", ""),
-        ("search.json", SETTINGS, "settings"),
-    ):
-        path = trained.folder / file
-        if path.exists():
-            values = json.loads(path.read_text())
-            found |= flatten(values[part] if part else values, prefix)
+    """The blueprint's fields by dotted name, the plan's single values under `plan.`, and where it all ran, as text."""
+    blueprint, plan, search, clock = (
+        json.loads(path.read_text()) if (path := trained.folder / f"{name}.json").exists() else {}
+        for name in ("blueprint", "plan", "search", "clock")
+    )
+    planned = {name: value for name, value in plan.items() if isinstance(value, str | int | float | None)}
+    found = flatten(blueprint) | flatten(planned, "plan.") | flatten(search.get("settings", {}), SETTINGS)
+    if clock:
+        found["budget"] = clock["budget"]
+    if blueprint:
+        found |= as_parameters(write_provenance(trained))
     tokens = trained.tokens
     return found | {
         "data.digest": tokens.key,
@@ -224,6 +243,14 @@ def of_the_plan(trained: Trained) -> dict[str, float | None]:
         MetricName.FINAL_TOKENS: trained.tokens_trained,
         MetricName.FINAL_SPEED: trained.tokens_trained / trained.training_seconds,
     }
+    clock = trained.folder / "clock.json"
+    if clock.exists():
+        state = json.loads(clock.read_text())
+        amount = parse_budget(state["budget"])
+        found |= {
+            MetricName(f"budget/{amount.unit}"): amount.value,
+            MetricName.USED_SECONDS: state["used_seconds"],
+        }
     plan, search = (trained.folder / f"{name}.json" for name in ("plan", "search"))
     if plan.exists():
         planned = json.loads(plan.read_text())
@@ -239,68 +266,11 @@ def of_the_plan(trained: Trained) -> dict[str, float | None]:
     return found
 
 
-def add_version(
-    client: "MlflowClient", run: str, name: str, trained: Trained, verdict: Verdict, head: Head
-) -> "ModelVersion":
-    """Logs the model as one whole folder, then registers it.
-
-    `mlflow.transformers.save_model` writes what MLflow needs to serve it; the Hugging Face folder
-    itself, with tokenizer and card, is laid over its `model/`, so that this alone is the model.
-    """
-    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
-    from mlflow.exceptions import MlflowException
-    from mlflow.models import Model
-    from mlflow.transformers import save_model
-
-    use = USES[head]
-    weights, tokenizer = load(trained.model_folder)
-    logged = client.create_logged_model(
-        tracking.experiment_id(client), name=name, source_run_id=run, model_type=trained.objective
-    )
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "logged"
-        save_model(
-            {"model": weights, "tokenizer": tokenizer},
-            str(folder),
-            task=use.pipeline,
-            mlflow_model=Model(artifact_path=logged.artifact_location, run_id=run, model_id=logged.model_id),
-            signature=_signature(head),
-            pip_requirements=[f"{package}=={installed(package).split('+')[0]}" for package in REQUIREMENTS],
-        )
-        copytree(trained.model_folder, folder / "model", dirs_exist_ok=True)
-        client.log_model_artifacts(logged.model_id, str(folder))
-    client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
-    client.log_outputs(run, [LoggedModelOutput(logged.model_id, step=trained.steps)])
-    try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    tags = verdict.tags() | {LOGGED_MODEL_TAG: logged.model_id}
-    made = client.create_model_version(
-        name, logged.artifact_location, run_id=run, tags=tags, model_id=logged.model_id
-    )
-    client.set_logged_model_tags(
-        logged.model_id, {VERSIONS_TAG: json.dumps([{"name": name, "version": made.version}])}
-    )
-    return made
-
-
-def _signature(head: Head) -> "ModelSignature":
-    """Text to text, or, of a classifier, to a label and its probability; as MLflow's pipelines answer."""
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
-
-    text = [ColSpec("string")]
-    labels = [ColSpec("string", name="label"), ColSpec("double", name="score")]
-    return ModelSignature(inputs=Schema(text), outputs=Schema(labels if head == "classification" else text))
-
-
 def record_verdict(client: "MlflowClient", run: str, version: "ModelVersion", verdict: Verdict) -> None:
-    """Writes the decision on the version and the run, as tags and as `gate.json`."""
+    """Writes the decision as tags of the version, as the run's tag to read, and whole as the run's `gate.json`."""
     for key, value in verdict.tags().items():
-        client.set_model_version_tag(version.name, version.version, key, value[:TAG_LIMIT])
-        client.set_tag(run, key, value[:TAG_LIMIT])
+        client.set_model_version_tag(version.name, version.version, key, value)
+    client.set_tag(run, TAG, verdict.sentence[:TAG_LIMIT])
     client.log_dict(run, verdict.model_dump(mode="json"), "gate.json")
     if verdict.difference is not None:
         client.log_metric(run, MetricName.GATE_DIFFERENCE, verdict.difference)

@@ -5,10 +5,12 @@ import pyarrow as pa
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tasks.artifacts import Report
-from tasks.generate import context_of, sample
+from tasks.generate import context_of
 from tasks.heads import head_of
 from tasks.predict import MASK, candidates, classify
-from tasks.scores import Ints, encode
+from tasks.resampling import Ints
+from tasks.scores import encode
+from tasks.writing import Wish, sample
 
 SAMPLES = 5
 SAMPLE_TOKENS = 120
@@ -42,7 +44,8 @@ def samples_of(
 
 def _written_on(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, seed: int) -> Sample:
     prompt = opening(text)
-    return prompt, "".join(sample(model, tokenizer, prompt, SAMPLE_TOKENS, SAMPLE_TEMPERATURE, seed=seed))
+    wish = Wish(SAMPLE_TOKENS, SAMPLE_TEMPERATURE, seed=seed)
+    return prompt, "".join(sample(model, tokenizer, prompt, wish))
 
 
 def _filled(
@@ -56,7 +59,7 @@ def _filled(
     chosen = sorted(np.random.default_rng(seed).permutation(words)[:GAPS].tolist())
     gaps: Ints = ids.copy()
     gaps[chosen] = tokenizer.mask_token_id
-    _, ranked = candidates(model, tokenizer, gaps)
+    ((_, ranked),) = candidates(model, tokenizer, [gaps])
     lines = [
         f"{tokenizer.decode([int(ids[at])]).strip()!r}: {said[0][0].strip()!r} ({said[0][1]:.0%})"
         for at, said in zip(chosen, ranked, strict=True)

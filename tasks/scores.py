@@ -6,26 +6,23 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tasks.artifacts import Splits
 from tasks.generate import context_of, load, start_token
 from tasks.heads import head_of
+from tasks.resampling import Floats, Ints, bootstrap
 from tasks.workers import at_hand
 from training.data import Sample
-from training.metrics import MASKED_PASSES, bits, class_log_probabilities, parts_in_time
+from training.metrics import MASKED_PASSES, class_log_probabilities, parts_in_time
 from training.model import Head, autocast
 from training.objectives import Objective
+from training.pretrained import tokenizer_of
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-
-RESAMPLES = 2000
 FIRST_CHUNK_BYTES = 32_768  # under a second for a causal model of 2 M parameters on one core
 CHUNK_BYTES = 262_144
 
@@ -93,7 +90,7 @@ def refuse_unfair(folders: Sequence[Path], texts: Sequence[str]) -> None:
     if len({(folder / "tokenizer.json").read_bytes() for folder in folders}) == 1:
         return
     for folder in folders:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        tokenizer = tokenizer_of(str(folder))
         for text, ids in zip(texts, encode(tokenizer, texts), strict=True):
             if tokenizer.decode(ids[1:], clean_up_tokenization_spaces=False) != text:
                 raise ValueError(
@@ -133,19 +130,23 @@ def _score(
 
 def held_out_documents(splits: Splits, head: Head = "causal") -> pa.Table:
     """The test split's id, text, bytes and label, in the corpus' order; for a classifier, those with a label."""
-    columns = ["id", "text", "bytes", "label"]
-    documents = pq.read_table(splits.corpus.folder / "documents.parquet", columns=columns)
-    found = documents.filter(pc.equal(sides_of(splits), "test"))
+    return held_out_in(splits.corpus.folder, splits.folder, head)
+
+
+def held_out_in(corpus: Path, splits: Path, head: Head, further: Sequence[str] = ()) -> pa.Table:
+    """The same by the folders of corpus and splits, with `further` columns, of which a corpus may lack some."""
+    there = pq.read_schema(corpus / "documents.parquet").names
+    columns = ["id", "text", "bytes", "label", *(name for name in further if name in there)]
+    documents = pq.read_table(corpus / "documents.parquet", columns=columns)
+    found = documents.filter(pc.equal(sides_in(corpus, splits), "test"))
     return found.filter(pc.is_valid(found["label"])) if head == "classification" else found
 
 
-def sides_of(splits: Splits) -> pa.ChunkedArray:
+def sides_in(corpus: Path, splits: Path) -> pa.ChunkedArray:
     """The split of every document, in the corpus' order. Raises ValueError where they are another corpus'."""
-    assignment = pq.read_table(splits.folder / "assignment.parquet", columns=["id", "split"])
-    if not pq.read_table(splits.corpus.folder / "documents.parquet", columns=["id"])["id"].equals(
-        assignment["id"]
-    ):
-        raise ValueError(f"{splits.folder / 'assignment.parquet'} is not of corpus {splits.corpus.key}")
+    assignment = pq.read_table(splits / "assignment.parquet", columns=["id", "split"])
+    if not pq.read_table(corpus / "documents.parquet", columns=["id"])["id"].equals(assignment["id"]):
+        raise ValueError(f"{splits / 'assignment.parquet'} is not of corpus {corpus.name}")
     return assignment["split"]
 
 
@@ -202,19 +203,6 @@ def _table(documents: pa.Table, tokens: list[int], nats: Floats) -> pa.Table:
     return pa.table(columns | {"tokens": pa.array(tokens, pa.int64()), "nats": pa.array(nats)})
 
 
-def bootstrap(nats: Floats, weight: Ints, seed: int = 0) -> Floats:
-    """float64 [RESAMPLES]: bits per weight of resamples of the documents, sum over sum.
-
-    `nats` may also be differences between two models on the same documents: the paired bootstrap.
-    """
-    count, dice = len(nats), np.random.default_rng(seed)
-    found = np.empty(RESAMPLES)
-    for draw in range(RESAMPLES):
-        rows = dice.integers(count, size=count, dtype=np.int32)
-        found[draw] = bits(float(nats[rows].sum()), float(weight[rows].sum()))
-    return found
-
-
 def interval(nats: Floats, weight: Ints, seed: int = 0) -> tuple[float, float]:
     """The 95 % percentile interval of bits per weight over documents; of one document, no width."""
     low, high = np.quantile(bootstrap(nats, weight, seed), [0.025, 0.975])
@@ -225,6 +213,6 @@ def train_labels(splits: Splits) -> list[str]:
     """The label of every labelled document of the train split."""
     labels = pq.read_table(splits.corpus.folder / "documents.parquet", columns=["label"])["label"]
     found: list[str] = labels.filter(
-        pc.and_(pc.equal(sides_of(splits), "train"), pc.is_valid(labels))
+        pc.and_(pc.equal(sides_in(splits.corpus.folder, splits.folder), "train"), pc.is_valid(labels))
     ).to_pylist()
     return found

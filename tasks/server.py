@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Self
 
 from tasks import home
+from tasks.alive import LOOK_SECONDS, Watch
 from tasks.artifacts import InputError
 from tasks.processes import LOOPBACK, STOP_SECONDS, Process, bound_socket, last_words, log_file, spawn
 
@@ -189,6 +190,7 @@ def _give_database() -> None:
 
 
 def answers(url: str, timeout: float) -> bool:
+    """Whether a server is there; one that wants a name and a password is."""
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=timeout) as answer:
             return bool(answer.status == 200)
@@ -253,7 +255,10 @@ def _send_what_is_left() -> None:
 
 
 def _serve(descriptor: int) -> None:
-    """Serves the home until told to stop, or until all its users have been dead for a while."""
+    """Serves the home until told to stop, or until all its users have been dead for a while.
+
+    Meanwhile, runs whose process is gone are marked.
+    """
     os.environ["PREFECT__SERVER_FINAL"] = "1"
     import uvicorn
     from prefect.server.api.server import create_app
@@ -274,7 +279,14 @@ def _serve(descriptor: int) -> None:
                     _state().unlink(missing_ok=True)
                     server.should_exit = True
 
+    def watch_runs() -> None:
+        runs = Watch(os.environ["PREFECT_UI_API_URL"])
+        while not server.should_exit:
+            time.sleep(LOOK_SECONDS)
+            runs.look_safely()
+
     threading.Thread(target=watch, name="watch", daemon=True).start()
+    threading.Thread(target=watch_runs, name="watch-runs", daemon=True).start()
     server.run(sockets=[socket.socket(fileno=descriptor)])
 
 

@@ -5,7 +5,7 @@ from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from tasks import archives, formats, places, tables
 from tasks.archives import Part
@@ -14,6 +14,7 @@ from tasks.documents import Document, SetAside, below, digest, document, name_in
 from tasks.formats import Reason
 from tasks.library import PythonFunctions, PythonStdlib
 from tasks.places import Place, StoreError
+from tasks.secrets import NO_LOGIN
 from tasks.store import content_key
 from tasks.webpages import PageReader
 from training.config import AnyOf, Choice
@@ -23,6 +24,7 @@ CHECKED_FILES = 20  # of those, whose columns are looked at before any compute
 CHECKED_BYTES = 4 * 1024**2  # of a packed one's start
 
 
+Address = Annotated[str, WithJsonSchema({"type": "string", "pattern": NO_LOGIN})]
 # A column's name; one that is a number may be written as such.
 Column = Annotated[str, BeforeValidator(lambda name: str(name) if isinstance(name, int) else name)]
 
@@ -32,7 +34,7 @@ class Files(Choice):
 
     kind: Literal["files"] = "files"
     paths: Annotated[
-        tuple[str, ...], BeforeValidator(lambda paths: (paths,) if isinstance(paths, str) else paths)
+        tuple[Address, ...], BeforeValidator(lambda paths: (paths,) if isinstance(paths, str) else paths)
     ] = Field(
         min_length=1,
         description="Files, folders, globs, and such in stores (s3://bucket/folder). In folders and archives (tar,"
@@ -83,7 +85,7 @@ class Files(Choice):
     def describe(self) -> str:
         """One line that a person recognises."""
         labels = f", labels in column {self.label_column}" if self.label_column else ""
-        return "files: " + ", ".join(map(places.without_secrets, self.paths)) + labels
+        return "files: " + ", ".join(map(places.named, self.paths)) + labels
 
     def size_bytes(self) -> int | None:
         """Bytes of the files, for progress; packed ones unpack to more."""
@@ -110,7 +112,7 @@ class Files(Choice):
         return [place for place in places.find(self.paths) if not isinstance(place, SetAside)]
 
     def _documents(self, place: Place, pages: PageReader) -> Iterator[Document | SetAside]:
-        for part in formats.until_broken(_parts(place)):
+        for part in formats.until_broken(parts_in(place)):
             if isinstance(part, Reason):
                 yield SetAside(place.name, 0, part)
                 continue
@@ -145,7 +147,8 @@ class Files(Choice):
         return list(dict.fromkeys(name for name in named if name))
 
 
-def _parts(place: Place) -> Iterator[Part]:
+def parts_in(place: Place) -> Iterator[Part]:
+    """What lies in a file: itself, or an archive's members. Raises OSError where it breaks off."""
     with place.open() as file:
         yield from archives.parts(place.name, place.folder, file, place.size_bytes())
 
@@ -264,8 +267,12 @@ def _check_columns(where: str, columns: list[str] | None, wanted: list[str]) -> 
         if columns is not None and name not in columns:
             raise InputError(
                 f"{where} has no column {name!r}; it has {', '.join(columns) or 'none'}."
-                " Name the column in the source's settings."
+                " Name the column in the source's settings, or with --column."
             )
 
 
-Source = Annotated[PythonStdlib | PythonFunctions | Files | Hub, Field(discriminator="kind"), AnyOf()]
+Source = Annotated[
+    PythonStdlib | PythonFunctions | Files | Hub,
+    Field(discriminator="kind", description="Where the text comes from that is learnt and judged on."),
+    AnyOf(),
+]

@@ -72,7 +72,14 @@ class Bytes(Choice):
         return BytePairs().learn([], BYTE_VOCABULARY, special)
 
 
-Tokenizer = Annotated[BytePairs | Bytes, Field(discriminator="kind"), AnyOf()]
+Tokenizer = Annotated[
+    BytePairs | Bytes,
+    Field(
+        discriminator="kind",
+        description="How text is cut into tokens. A checkpoint brings its own, and this is not used.",
+    ),
+    AnyOf(),
+]
 
 
 @dataclass(frozen=True)

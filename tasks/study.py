@@ -12,6 +12,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.artifacts import InputError
 from tasks.home import run_folder
 from training.config import Section
 
@@ -82,13 +83,20 @@ def sampler_of(name: str, seed: int) -> optuna.samplers.BaseSampler:
 def open_study(run_id: str, sampler: str, seed: int, objectives: int = 1) -> optuna.Study:
     """The run's study; trials that a kill left running are put back with their settings and checkpoint."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        study_name="search",
-        storage=JournalStorage(JournalFileBackend(str(run_folder(run_id) / "study.journal"))),
-        sampler=sampler_of(sampler, seed),
-        directions=["minimize"] * objectives,
-        load_if_exists=True,
-    )
+    path = run_folder(run_id) / "study.journal"
+    try:
+        study = optuna.create_study(
+            study_name="search",
+            storage=JournalStorage(JournalFileBackend(str(path))),
+            sampler=sampler_of(sampler, seed),
+            directions=["minimize"] * objectives,
+            load_if_exists=True,
+        )
+    except Exception as error:  # whatever a line that is none of Optuna's leads to
+        if not path.exists():
+            raise
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(f"{path} is damaged ({why}): remove it, and the search begins anew") from None
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
         left = trial.user_attrs | {GOES_ON_FROM: trial.user_attrs.get(GOES_ON_FROM, trial.number)}

@@ -25,6 +25,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 from tasks import tracking
 from tasks.artifacts import InputError, Record
 from tasks.home import run_folder
+from tasks.secrets import guard_logs, without_secrets
 from tasks.tracking import MetricName
 from training.journal import Event
 
@@ -45,7 +46,11 @@ METRICS: dict[str, dict[str, str]] = {
         "utilisation": MetricName.TRAIN_UTILISATION,
         "memory_gb": MetricName.TRAIN_MEMORY,
     },
-    "validation": {"bits": MetricName.VALIDATION_BITS},
+    "validation": {
+        "bits": MetricName.VALIDATION_BITS,
+        "tokens": MetricName.TRAIN_TOKENS,
+        "training_seconds": MetricName.TRAIN_SECONDS,
+    },
 }
 
 
@@ -57,6 +62,7 @@ class Terminal(Protocol):
     def end(self, stage: str, result: str, seconds: float) -> None: ...
 
 
+guard_logs()  # every process that runs a stage imports this
 _terminal: Terminal | None = None
 _ran: set[str] = set()  # stages that ran in this process
 _deadline: float | None = None  # Unix time
@@ -190,7 +196,7 @@ def publish(record: R, run_id: str | None = None) -> R:
 
 def link_runs(experiment: str, mlflow_run: str) -> None:
     """Links from the run's page in Prefect to its run in MLflow."""
-    uri = tracking.tracking_uri()
+    uri = without_secrets(tracking.tracking_uri())
     page = (
         uri if uri.startswith("http") else f"http://127.0.0.1:{MLFLOW_PORT}"
     )  # where `shoestring ui` puts it
@@ -204,27 +210,34 @@ def link_runs(experiment: str, mlflow_run: str) -> None:
 
 
 class Tail:
-    """Reads what a journal has gained since the last look."""
+    """Reads what a journal has gained since the last look.
+
+    A resumed training rewinds its journal, perhaps twice between two looks: that shows as the last line
+    that was read not being where it was. An inode would not tell, as its number is used again.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._read = 0
-        self._inode = 0
+        self._line = b""  # the last that was read
         self._last: dict[str, int] = {}  # kind of event -> its last step
 
     def new_events(self) -> list[Event]:
         """Whole lines only, each step once: what a rewound journal holds again is left out."""
         try:
-            found = self._path.stat()
+            with self._path.open("rb") as file:
+                file.seek(self._read - len(self._line))
+                data = file.read()
+                if not data.startswith(self._line):
+                    file.seek(0)
+                    data, self._read, self._line = file.read(), 0, b""
         except FileNotFoundError:
             return []
-        if found.st_ino != self._inode:
-            self._inode, self._read = found.st_ino, 0
-        with self._path.open("rb") as file:
-            file.seek(self._read)
-            data = file.read()
+        data = data[len(self._line) :]
         whole = data[: data.rfind(b"\n") + 1]
-        self._read += len(whole)
+        if whole:
+            self._read += len(whole)
+            self._line = whole.splitlines(keepends=True)[-1]
         fresh = []
         for event in map(json.loads, whole.splitlines()):
             if event["step"] > self._last.get(event["event"], -1):

@@ -59,18 +59,19 @@ def judging(
     objective: Objective,
     rate: float,
     budget_seconds: float,
-    champion: bool,
+    again: int,
     earlier: Sequence[Earlier],
 ) -> Judging:
     """What evaluation, registration and exit take, at `rate` tokens/s of training of all workers.
 
-    Earlier runs on this machine and text say it best; a champion is scored again, which doubles the scoring.
+    Earlier runs on this machine and text say it best. As much is read `again` once where there is a champion, and
+    twice where it was tested on other text, which both must then read; see `tasks.earlier_tests.EARLIER_SHARE`.
     """
     scoring = tokens.tokens["test"] * PASSES[objective.head] / STEP_PASSES / rate
     limit = min(EVALUATION_SHARE * budget_seconds, 1.5 * scoring + 1.0)
     expected = min(scoring, limit)
     known = [
-        run.judging_seconds + (expected if champion and not run.scored_again else 0.0)
+        run.judging_seconds + expected * max(0, again - run.scored_again)
         for run in earlier
         if run.judging_seconds and run.same_machine
     ][:RUNS_COUNTED]
@@ -78,10 +79,11 @@ def judging(
         seconds, sure = max(known) + EXIT_SECONDS, EARLIER_SHARE
         reason = f"the slowest of {len(known)} earlier runs, and the exit"
     else:
-        seconds = expected * (2 if champion else 1) + SAMPLES_SECONDS + REGISTER_SECONDS + EXIT_SECONDS
+        seconds = expected * (1 + again) + SAMPLES_SECONDS + REGISTER_SECONDS + EXIT_SECONDS
         sure = SURE_SHARE
         reason = (
-            f"{tokens.tokens['test']:,} test tokens to score{', twice, as there is a champion' * champion}"
+            f"{tokens.tokens['test']:,} test tokens to score"
+            f"{', and the champion to score again' * (again > 0)}{', also on its own test' * (again > 1)}"
         )
     return Judging(
         seconds=seconds,

@@ -17,7 +17,8 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from tasks.artifacts import InputError
-from tasks.home import home
+from tasks.home import LOGINS, home
+from tasks.secrets import moved_out_of
 from training.config import Section
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 SETTINGS_FILE = "mlflow.yaml"
 FLOW_RUN_TAG = "prefect.flow_run_id"
+KIND_TAG = "kind"  # the flow's name, or trial, fold or ablation
+UNIT_TAG = "shoestring.unit"  # of all bits of the run
+OBJECTIVE_TAG = "shoestring.objective"
 PARENT_TAG = "mlflow.parentRunId"
 RUN_NAME_TAG = "mlflow.runName"
 _one_at_a_time = threading.Lock()  # or two threads would each make the run that they look for
@@ -35,7 +39,8 @@ class MetricName(StrEnum):
     """The metric names of every run, trial and fold: one name, one meaning, so that runs compare.
 
     MLflow's charts make a section of what stands before the slash. Curves have training steps as
-    their step; the rest are single values. What bits are of and per, the run's tag
+    their step, and tokens and seconds wherever they have a score, so that these can be the axis; the rest
+    are single values. What bits are of and per, the run's tag
     `shoestring.unit` says. Every figure of a test has its 95 % interval beside it, under the same
     name with `_low` and `_high`.
     """
@@ -50,6 +55,11 @@ class MetricName(StrEnum):
     TRAIN_MEMORY = "train/memory_gb"
     VALIDATION_BITS = "validation/bits"
     SCORE_BITS = "score/bits"  # of a trial or fold
+    SCORE_PROGRESS = "score/progress"  # of its way, that it had come when it was scored; 1: whole
+    BUDGET_SECONDS = "budget/seconds"  # that were given; or one of the next two
+    BUDGET_TOKENS = "budget/tokens"
+    BUDGET_FLOPS = "budget/flops"
+    USED_SECONDS = "budget/used_seconds"  # from the start of the command to the registered model
     FOLDS_BITS = "folds/bits"  # mean; at a fraction of the budget
     FOLDS_LOW = "folds/bits_low"
     FOLDS_HIGH = "folds/bits_high"
@@ -94,6 +104,11 @@ class TrackingSettings(Section):
     artifact_location: str = Field("", description="Empty: `mlartifacts/` in the home folder.")
     aliases: Aliases = Aliases()
     alpha: float = Field(0.05, gt=0, lt=0.5, description="How often the gate may promote a model no better.")
+    slice_margin: float = Field(
+        0.05, ge=0, le=1, description="How much worse on a slice, of the champion's bits."
+    )
+    slower_limit: float | None = Field(None, gt=0, description="Times the champion's time. Empty: no limit.")
+    larger_limit: float | None = Field(None, gt=0, description="Times the champion's bytes. Empty: no limit.")
 
     @field_validator("tracking_uri")
     @classmethod
@@ -131,7 +146,7 @@ def _read(path: Path) -> dict[str, object]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {error}") from None
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict | None):
         raise InputError(f"{path} holds {type(values).__name__}; write lines of `name: value`")
     return dict(values or {})
@@ -148,8 +163,12 @@ def _explain(error: ValidationError) -> str:
 
 
 def tracking_uri() -> str:
-    """Where runs are recorded; SQLite in the home folder unless something else was said."""
-    return settings().tracking_uri or f"sqlite:///{home() / 'mlflow.db'}"
+    """Where runs are recorded; SQLite in the home folder unless something else was said.
+
+    The login of a server goes to the environment, where MLflow looks for it: its errors tell addresses.
+    """
+    given = moved_out_of(settings().tracking_uri, *LOGINS["MLFLOW_TRACKING_URI"])
+    return given or f"sqlite:///{home() / 'mlflow.db'}"
 
 
 def artifact_location() -> str | None:
@@ -218,9 +237,10 @@ def start_parent(
 ) -> str:
     """The MLflow run of a flow run, made if new (as of `started`, Unix time); RUNNING again if it had ended.
 
-    With `wake` off, one that had ended stays so.
+    It is called by `name` and the start of the flow run's id, by which `--resume` knows it. With `wake`
+    off, one that had ended stays so.
     """
-    return _start({FLOW_RUN_TAG: run_id}, name, tags, started, wake)
+    return _start({FLOW_RUN_TAG: run_id}, f"{name}-{run_id[:8]}", tags, started, wake)
 
 
 def start_child(

@@ -1,6 +1,7 @@
 """The final run: data parallel over all workers, by Ray Train; survives the death of any worker."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from prefect import task
@@ -13,6 +14,7 @@ from tasks.store import once_a_run
 from tasks.telemetry import Stage, Tail, log, stage
 from tasks.workers import workers_of
 from training.blueprint import Blueprint
+from training.budget import AnyClock
 from training.journal import Event
 from training.watch import OTHER
 from training.worker import Assignment
@@ -51,6 +53,23 @@ CAUGHT = {
 }
 
 
+def final_assignment(
+    folder: Path, blueprint: Blueprint, shards: Path, clock: AnyClock, device: str
+) -> Assignment:
+    """A final run, which is the same again with a clock that replays its journal."""
+    return Assignment(
+        folder=folder,
+        blueprint=blueprint,
+        shards=shards,
+        clock=clock,
+        looks=tuple((look + 1) / LOOKS for look in range(LOOKS)),
+        watched_tokens=scored_tokens(WATCHED_TOKENS, blueprint.objective),
+        checkpoint_seconds=CHECKPOINT_SECONDS,
+        keep_model=True,
+        device=device,
+    )
+
+
 def describe_event(event: Event) -> str:
     """What was caught in a training, where, and why."""
     return f"final run, step {event['step']:,}: {CAUGHT.get(event['event'], event['event'])}: {event.get('reason', '')}"
@@ -86,19 +105,10 @@ def train_final(blueprint: Blueprint, plan: Plan, tokens: Tokens) -> Trained:
         folder = run_folder(plan.clock.run_id) / "final"
         folder.mkdir(parents=True, exist_ok=True)
         began = time.time()
-        assignment = Assignment(
-            folder=folder,
-            blueprint=blueprint,
-            shards=tokens.folder,
-            clock=plan.final_clock(),
-            looks=tuple((look + 1) / LOOKS for look in range(LOOKS)),
-            watched_tokens=scored_tokens(WATCHED_TOKENS, blueprint.objective),
-            checkpoint_seconds=CHECKPOINT_SECONDS,
-            peak_flops=plan.calibration.peak_flops,
-            keep_model=True,
-            device=plan.compute.device_type,
-            least_seconds=LEAST_SECONDS,
+        assignment = final_assignment(
+            folder, blueprint, tokens.folder, plan.final_clock(), plan.compute.device_type
         )
+        assignment = replace(assignment, peak_flops=plan.calibration.peak_flops, least_seconds=LEAST_SECONDS)
         told = Shown(folder, blueprint.objective.unit, shown)
         outcome = workers_of(plan.compute).carry_out_together(assignment, told.look)
         summary = outcome.summary
@@ -119,6 +129,7 @@ def train_final(blueprint: Blueprint, plan: Plan, tokens: Tokens) -> Trained:
             final_seconds=time.time() - began,
             ended=time.time(),
             workers=plan.workers,
+            device=plan.compute.device_type,
             kept=summary.kept,
             validation_bits=summary.validation_bits,
             tokens=tokens,

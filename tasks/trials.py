@@ -22,6 +22,7 @@ from tasks.settle import scored_tokens, uncompiled
 from tasks.space import as_asked, draw, grid
 from tasks.study import GOES_ON_FROM, RUNGS, Rungs, Search, last_gain, open_study
 from tasks.telemetry import log
+from tasks.tracking import KIND_TAG
 from tasks.workers import side_by_side, workers_of
 from training.blueprint import Blueprint
 from training.config import with_fields
@@ -221,11 +222,12 @@ class Searching:
             log_child(
                 self.plan.clock,
                 f"trial-{row['number']}",
-                {"kind": "trial"},
-                row["parameters"],
+                {KIND_TAG: "trial"},
+                {"model.depth": self.plan.trial_depth, **row["parameters"]},
                 folder / str(row["folder"]) / "journal.jsonl",
                 row["value"],
                 statuses.get(row["state"], "FAILED"),
+                self.plan.blueprint.objective.unit,
             )
         for checkpoints in folder.glob("*/checkpoints"):
             shutil.rmtree(checkpoints, ignore_errors=True)

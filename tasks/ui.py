@@ -19,12 +19,14 @@ from rich.panel import Panel
 from rich.table import Table
 
 from tasks import home, tracking
+from tasks.alive import LOOK_SECONDS, Watch
 from tasks.artifacts import InputError
 from tasks.processes import LOOPBACK, ROOT, STOP_SECONDS, Process, bound_socket, last_words, log_file, spawn
+from tasks.secrets import without_secrets
 from tasks.server import START_SECONDS, PrefectServer, answers, start_prefect_server
 
 PREFECT_PORT, MLFLOW_PORT = 4200, 5000  # their own defaults; another is taken where they are in use
-POOL = "shoestring"
+POOL, CLUSTER_POOL = "shoestring", "shoestring-cluster"  # of this machine, and of a Ray cluster
 DEPLOYMENTS = Path("deployments") / "prefect.yaml"
 DEPLOY_SECONDS = 120.0
 WORKER_QUERY_SECONDS = "2"  # a run starts after 8 s, not 16
@@ -64,14 +66,20 @@ def run_ui(prefect_port: int | None = None, mlflow_port: int | None = None) -> N
         console.print("[dim]Opening the pages; the first time takes half a minute.[/]")
         if page is not None:
             tracking.prepare()
-            _add(children, "mlflow", _mlflow_command(page))
+            # Not in the command, which every user of the machine may read.
+            _add(
+                children,
+                "mlflow",
+                _mlflow_command(page),
+                {"MLFLOW_BACKEND_STORE_URI": tracking.tracking_uri()},
+            )
         server.wait()
         deploy()
         worker = [*_prefect(), "worker", "start", "--pool", POOL, "--type", "process"]
         _add(children, "worker", worker, {"PREFECT_WORKER_QUERY_SECONDS": WORKER_QUERY_SECONDS})
         _wait_until_up(page, children, interrupted)
         if not interrupted.is_set():
-            console.print(_panel(server, page or tracking.tracking_uri()))
+            console.print(_panel(server, page or without_secrets(tracking.tracking_uri())))
             _watch(server, children, interrupted)
         console.print("[dim]Stopping.[/]")
 
@@ -85,9 +93,9 @@ def stop_ui() -> bool:
 
 
 def deploy() -> None:
-    """Makes the work pool and applies all deployments of `deployments/prefect.yaml`.
+    """Makes the work pools and applies all deployments of `deployments/prefect.yaml`.
 
-    The pool, not the file, holds the folder of the code, which differs between machines; it takes
+    A pool, not the file, holds the folder of the code, which differs between machines; it takes
     one run at a time, so that two trainings never fight for the cores.
     """
     from prefect.client.orchestration import get_client
@@ -98,12 +106,15 @@ def deploy() -> None:
     template = ProcessWorker.get_default_base_job_template()
     template["variables"]["properties"]["working_dir"]["default"] = str(ROOT)
     with get_client(sync_client=True) as client:
-        try:
-            client.read_work_pool(POOL)
-            client.update_work_pool(POOL, WorkPoolUpdate(base_job_template=template))
-        except ObjectNotFound:
-            pool = WorkPoolCreate(name=POOL, type="process", base_job_template=template, concurrency_limit=1)
-            client.create_work_pool(pool)
+        for name in (POOL, CLUSTER_POOL):
+            try:
+                client.read_work_pool(name)
+                client.update_work_pool(name, WorkPoolUpdate(base_job_template=template))
+            except ObjectNotFound:
+                pool = WorkPoolCreate(
+                    name=name, type="process", base_job_template=template, concurrency_limit=1
+                )
+                client.create_work_pool(pool)
     command = [*_prefect(), "--no-prompt", "deploy", "--all", "--prefect-file", str(DEPLOYMENTS)]
     with log_file("deploy").open("wb") as log:
         code = subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, timeout=DEPLOY_SECONDS).returncode
@@ -127,7 +138,6 @@ def _mlflow_command(page: str) -> list[str]:
     files = str(tracking.artifact_location())
     return [
         *(sys.executable, "-m", "mlflow", "server"),
-        *("--backend-store-uri", tracking.tracking_uri()),
         *("--default-artifact-root", files, "--artifacts-destination", files),
         *("--host", LOOPBACK, "--port", page.rsplit(":", 1)[1], "--workers", "1"),
     ]
@@ -166,8 +176,13 @@ def _worker_is_online() -> bool:
 
 def _watch(server: PrefectServer, children: list[Child], interrupted: threading.Event) -> None:
     """Waits for the end, and says who has gone before it."""
-    watched = list(children)
+    watched, runs, looked = list(children), Watch(server.url), 0.0
     while not interrupted.wait(WATCH_SECONDS):
+        if (
+            server.process is None and time.monotonic() > looked + LOOK_SECONDS
+        ):  # the home's server looks itself
+            runs.look_safely()
+            looked = time.monotonic()
         for child in [c for c in watched if not c.process.alive()]:
             watched.remove(child)
             log = log_file(child.name)

@@ -11,9 +11,9 @@ import pytest
 from tasks.artifacts import InputError, Report
 from tasks.evaluate import describe_score, evaluate, picture_book
 from tasks.generate import load
+from tasks.resampling import bootstrap
 from tasks.samples import SAMPLE_TOKENS, opening
 from tasks.scores import (
-    bootstrap,
     encode,
     held_out_documents,
     interval,
@@ -26,7 +26,8 @@ from tasks.scores import (
 from tests import tiny_run
 from tests.tiny_run import Work
 from training.classification import classification_metrics
-from training.metrics import bits, class_log_probabilities, score_documents
+from training.metrics import class_log_probabilities, score_documents
+from training.units import bits
 
 pytestmark = pytest.mark.usefixtures("module_home")
 

@@ -1,12 +1,12 @@
 """What a killed run leaves is found, the best of it taken, and made a model that loads."""
 
-import json
-import os
 from pathlib import Path
 
 import pytest
 from transformers import AutoModelForCausalLM
 
+from tasks import alive
+from tasks.alive import hold
 from tasks.artifacts import InputError, Tokens
 from tasks.finish import SALVAGED, refuse_running, salvage, trainings
 from tasks.home import run_folder
@@ -72,10 +72,8 @@ def test_a_run_without_a_model_says_so(tokens: Tokens) -> None:
 
 
 def test_a_run_that_is_alive_is_left_alone(fresh_home: Path) -> None:
-    folder = run_folder("r")
-    folder.mkdir(parents=True)
-    (folder / "clock.json").write_text(json.dumps({"pid": os.getpid(), "used_seconds": 1.0}))
+    assert hold("r")
     with pytest.raises(InputError, match="still running"):
         refuse_running("r")
-    (folder / "clock.json").write_text(json.dumps({"pid": 2**22 + 1, "used_seconds": 1.0}))
+    alive._held.pop("r").close()  # as its end would do
     refuse_running("r")

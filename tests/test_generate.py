@@ -12,9 +12,10 @@ from transformers import Mamba2Config, Mamba2ForCausalLM
 
 from tasks import home, tracking
 from tasks.artifacts import InputError, Registered
-from tasks.generate import choose, complete, describe_export, export_model, load, resolve_model, sample
+from tasks.generate import describe_export, export_model, load, resolve_model
 from tasks.heads import USES
 from tasks.register import Promotion, register
+from tasks.writing import Wish, choose, complete, sample
 from tests import tiny_run
 from training.model import Head
 from training.objectives import Objective
@@ -35,10 +36,10 @@ def folder(module_home: Path) -> Path:
 
 
 def test_text_streams_and_repeats_by_seed(folder: Path) -> None:
-    pieces = list(complete(folder, "def return", tokens=40, seed=1))
+    pieces = list(complete(folder, "def return", Wish(40, seed=1)))
     assert len(pieces) > 5
-    assert pieces == list(complete(folder, "def return", tokens=40, seed=1))
-    assert "".join(pieces) != "".join(complete(folder, "def return", tokens=40, seed=2))
+    assert pieces == list(complete(folder, "def return", Wish(40, seed=1)))
+    assert "".join(pieces) != "".join(complete(folder, "def return", Wish(40, seed=2)))
 
 
 def test_the_cache_changes_no_token(folder: Path) -> None:
@@ -50,7 +51,7 @@ def test_the_cache_changes_no_token(folder: Path) -> None:
         with torch.inference_mode(), torch.autocast("cpu", enabled=False):
             ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
     expected = tokenizer.decode([i for i in ids[prompt:] if i])
-    got = "".join(sample(model, tokenizer, "for value in", tokens=30 - prompt, temperature=0))
+    got = "".join(sample(model, tokenizer, "for value in", Wish(30 - prompt, temperature=0)))
     assert got[:12] == expected[:12]
 
 
@@ -77,14 +78,14 @@ def test_a_recurrent_model_writes_with_its_memory(tmp_path: Path) -> None:
         for _ in range(12):
             ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
     expected = tokenizer.decode([i for i in ids[prompt:] if i > 1])
-    assert "".join(sample(model, tokenizer, "def", tokens=12, temperature=0))[:6] == expected[:6]
+    assert "".join(sample(model, tokenizer, "def", Wish(12, temperature=0)))[:6] == expected[:6]
 
 
 @pytest.mark.parametrize("head", ["masked", "classification"])
 def test_a_model_that_does_not_write_says_what_to_do(head: Head, tmp_path: Path) -> None:
     tiny_run.write_model(tmp_path, head=head)
     with pytest.raises(InputError, match="and does not write: use `shoestring predict`"):
-        complete(tmp_path, "def")
+        complete(tmp_path, "def", Wish())
 
 
 @pytest.mark.parametrize("head", ["causal", "masked", "classification"])
@@ -114,13 +115,13 @@ def test_words_for_heads_are_those_of_the_objectives() -> None:
 
 def test_text_may_grow_beyond_the_context(folder: Path) -> None:
     long_prompt = "def value " * 60
-    assert len("".join(complete(folder, long_prompt, tokens=100, seed=0))) > 40
-    assert isinstance("".join(complete(folder, "", tokens=3, seed=0)), str)
+    assert len("".join(complete(folder, long_prompt, Wish(100, seed=0)))) > 40
+    assert isinstance("".join(complete(folder, "", Wish(3, seed=0))), str)
 
 
 def test_letters_of_several_bytes_come_whole(folder: Path) -> None:
     model, tokenizer = load(folder)
-    text = "".join(sample(model, tokenizer, "\u00e9" * 9, tokens=60, temperature=3.0, seed=3))
+    text = "".join(sample(model, tokenizer, "\u00e9" * 9, Wish(60, 3.0, seed=3)))
     assert text.encode().decode() == text
 
 
@@ -139,7 +140,7 @@ def test_a_registered_model_is_found(registered: Registered, reference: str | No
     found = resolve_model(reference)
     assert (found / "config.json").exists()
     assert (found / "tokenizer.json").exists()
-    assert "".join(complete(found, "def", tokens=5, seed=0))
+    assert "".join(complete(found, "def", Wish(5, seed=0)))
 
 
 def test_a_folder_is_taken_as_it_is(folder: Path) -> None:

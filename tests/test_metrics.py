@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from transformers import NanoChatConfig, NanoChatForCausalLM
 
 from training import metrics
-from training.metrics import _windows, bits, score_documents
+from training.metrics import _windows, score_documents
+from training.units import bits
 
 LENGTHS = [1, 2, 3, 8, 9, 16, 17, 40, 5, 33]
 

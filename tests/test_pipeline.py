@@ -16,15 +16,18 @@ from transformers import (
 from flows.pipeline import train_best_model
 from tasks import division, home, telemetry, tracking, trials
 from tasks.artifacts import Registered
-from tasks.generate import complete, resolve_model
+from tasks.clock import RECIPE
+from tasks.generate import resolve_model
 from tasks.library import PythonFunctions, PythonStdlib
 from tasks.outbox import Thinning
 from tasks.outcome import summary
 from tasks.planned import Plan
 from tasks.ray_session import stop_ray
+from tasks.recipe import check_parameters, load_recipe
 from tasks.sides import Validation
 from tasks.source import Files, Source
 from tasks.study import Search
+from tasks.writing import Wish, complete
 from training.journal import read_journal
 from training.model import Scratch
 from training.objectives import MaskedLanguageModel, Objective, SequenceClassification
@@ -85,6 +88,13 @@ def test_a_budget_becomes_a_registered_model_with_evidence(
     parent = client.get_run(registered.mlflow_run_id)
     assert parent.data.tags[tracking.FLOW_RUN_TAG] == run
     assert parent.info.status == "FINISHED"
+    assert parent.info.run_name == f"90s-python-code-{run[:8]}"
+    assert (parent.data.params["budget"], parent.data.params["seed"]) == ("90s", "0")
+    assert parent.data.tags[tracking.KIND_TAG] == "train-best-model"
+    assert parent.data.metrics["budget/seconds"] == 90
+    assert 0 <= parent.data.metrics["system/cpu_utilization_percentage"] <= 100
+    recipe = load_recipe(str(home.run_folder(run) / RECIPE))
+    assert check_parameters(train_best_model.fn, recipe)["search"] == Search(share=0.3)
     assert parent.data.metrics["test/bits"] == pytest.approx(found["value"])
     children = client.search_runs(
         [parent.info.experiment_id], f"tags.`{tracking.PARENT_TAG}` = '{registered.mlflow_run_id}'"
@@ -99,7 +109,7 @@ def test_a_budget_becomes_a_registered_model_with_evidence(
     folder = resolve_model("python-code@champion")
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert model(torch.tensor([tokenizer("def f(")["input_ids"]])).logits.isfinite().all()
-    assert "".join(complete(folder, "def ", tokens=8, seed=0))
+    assert "".join(complete(folder, "def ", Wish(8, seed=0)))
 
 
 @pytest.mark.slow

@@ -242,6 +242,9 @@ def test_a_causal_model_has_two_layers_unless_the_user_wants_one() -> None:
 def test_judging_fits_into_what_is_reserved_for_it() -> None:
     plan = planned(tokens=some_tokens(test_tokens=50_000_000), evidence=Evidence(champion=True))
     assert 2 * (plan.evaluation_seconds or 0) < plan.reserve_seconds < 0.3 * 300
+    forgetting_nothing = Evidence(champion=True, earlier_tests=True)
+    more = planned(tokens=some_tokens(test_tokens=50_000_000), evidence=forgetting_nothing)
+    assert 3 * (more.evaluation_seconds or 0) < more.reserve_seconds < 0.4 * 300
 
 
 def test_a_budget_that_preparing_used_up_is_refused_with_one_that_suffices() -> None:

@@ -9,8 +9,10 @@ from typer.testing import CliRunner
 
 from flows.__main__ import app
 from tasks.artifacts import InputError
+from tasks.asked import AT_ONCE
 from tasks.generate import load
-from tasks.predict import AT_ONCE, MASKS, answer, candidates, predictions, with_gaps
+from tasks.predict import MASKS, answer, answers, candidates, predictions, with_gaps
+from tasks.told import Request
 from tests import tiny_run
 
 
@@ -62,7 +64,7 @@ def test_gaps_are_filled_each_for_itself(masked: Path) -> None:
     ids = with_gaps(tokenizer, "[MASK] value<mask> key")
     assert ids[0] == 0
     assert (ids == tokenizer.mask_token_id).sum() == 2
-    tokens, _ = candidates(model, tokenizer, ids)
+    ((tokens, _),) = candidates(model, tokenizer, [ids])
     assert tokens.shape == (2, 5)
 
 
@@ -81,12 +83,12 @@ def test_a_model_that_writes_is_pointed_to_generate(tmp_path: Path) -> None:
 def test_answers_for_people_and_programs(
     classifier: Path, masked: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answer(classifier, "def class key", None, as_json=False)
+    answer(classifier, "def class key", Request())
     first = capsys.readouterr().out.splitlines()[0].split()
     assert (first[0][-1], first[1]) == ("%", "objects")
-    answer(classifier, "def class key", None, as_json=True)
+    answer(classifier, "def class key", Request(as_json=True))
     assert json.loads(capsys.readouterr().out)["label"] == "objects"
-    answer(masked, "def [MASK] key", None, as_json=False)
+    answer(masked, "def [MASK] key", Request())
     assert "gap 1: " in capsys.readouterr().out
 
 
@@ -99,20 +101,20 @@ def test_lines_of_a_file_or_a_pipe_become_lines_of_a_table(
 ) -> None:
     lines = tmp_path / "lines.txt"
     lines.write_text("def while\tkey\n\nin class value\n")
-    answer(classifier, None, lines, as_json=False)
+    answer(classifier, None, Request((str(lines),)))
     rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert [row[0] for row in rows][::2] == ["loops", "objects"]
     assert [row[2] for row in rows] == ["def while key", "", "in class value"]
-    monkeypatch.setattr("sys.stdin", io.StringIO("def [MASK] key\n"))
-    answer(masked, None, None, as_json=False)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"def [MASK] key\n")))
+    answer(masked, None, Request())
     text, filled = capsys.readouterr().out.rstrip("\n").split("\t")
     assert text.startswith("def")
     assert 0 < float(filled.split("=")[-1]) < 1
 
 
 def test_a_missing_file_is_named(classifier: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no\.txt cannot be read"):
-        answer(classifier, None, tmp_path / "no.txt", as_json=False)
+    with pytest.raises(InputError, match=r"no\.txt does not exist"):
+        answer(classifier, None, Request((str(tmp_path / "no.txt"),)))
 
 
 def test_the_command_predicts(classifier: Path, fresh_home: Path) -> None:
@@ -121,3 +123,19 @@ def test_the_command_predicts(classifier: Path, fresh_home: Path) -> None:
     )
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["label"] == "objects"
+
+
+@pytest.mark.parametrize("head", ["classification", "masked"])
+def test_many_at_once_get_the_answers_that_each_gets_alone(head: str, classifier: Path, masked: Path) -> None:
+    model, tokenizer = load(classifier if head == "classification" else masked)
+    texts = [text[:40].rstrip() + " [MASK] in" for text in tiny_run.texts(40)] + ["no gap", "[MASK] " * 40]
+    together = answers(model, tokenizer, texts)
+    alone = [answers(model, tokenizer, [text])[0] for text in texts]
+    assert [one.get("error") for one in together] == [one.get("error") for one in alone]
+    for many, one in zip(together, alone, strict=True):
+        if head == "classification":
+            assert dict(many["labels"]) == pytest.approx(dict(one["labels"]), abs=0.01)
+        elif "error" not in one:
+            assert dict(many["gaps"][0]) == pytest.approx(dict(one["gaps"][0]), abs=0.01)
+    wrong = [one["error"] for one in together if "error" in one]
+    assert len(wrong) == (2 if head == "masked" else 0)

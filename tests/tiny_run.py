@@ -23,7 +23,9 @@ from tasks import home
 from tasks.artifacts import Corpus, Folds, Report, Splits, Tokens, Trained
 from tasks.evaluate import evaluate
 from tasks.store import storing
+from training.blueprint import Blueprint, Learning
 from training.model import Head
+from training.optimizers import Muon
 
 torch.set_num_threads(1)  # faster for tiny tensors, and steadier on a busy machine
 
@@ -53,6 +55,7 @@ OBJECTIVES: dict[Head, str] = {
     "masked": "masked_language_model",
     "classification": "sequence_classification",
 }
+BACKWARDS = "tiny words, backwards"
 Work = tuple[Trained, Report]
 
 
@@ -74,10 +77,11 @@ def labelled(count: int, seed: int = 0) -> tuple[list[str], list[str]]:
     return signed, labels
 
 
-def splits(count: int = 24) -> Splits:
+def splits(count: int = 24, backwards: bool = False) -> Splits:
     """A corpus and its sides in the store, with labels but for one document; every third is a test document."""
     written, labels = labelled(count)
-    ids = [f"d{number}" for number in range(count)]
+    written = [text[::-1] for text in written] if backwards else written
+    ids = [f"{'b' if backwards else 'd'}{number}" for number in range(count)]
     sides = ["test" if number % 3 == 0 else "train" for number in range(count)]
     sizes = [len(text.encode()) for text in written]
     columns = {
@@ -86,13 +90,13 @@ def splits(count: int = 24) -> Splits:
         "bytes": sizes,
         "label": pa.array([*labels[:-1], *[None] * (count > 0)]),
     }
-    with storing("corpus", f"c{count}") as folder:
+    with storing("corpus", f"c{count}{'b' * backwards}") as folder:
         pq.write_table(pa.table(columns), folder / "documents.parquet")
-    with storing("splits", f"s{count}") as folder:
+    with storing("splits", f"s{count}{'b' * backwards}") as folder:
         pq.write_table(pa.table({"id": ids, "split": sides}), folder / "assignment.parquet")
     corpus = Corpus(
-        key=f"c{count}",
-        source="tiny words",
+        key=f"c{count}{'b' * backwards}",
+        source=BACKWARDS if backwards else "tiny words",
         documents_read=count + 1,
         documents=count,
         bytes=sum(sizes),
@@ -101,7 +105,7 @@ def splits(count: int = 24) -> Splits:
     )
     documents = {"train": sides.count("train"), "validation": 0, "test": sides.count("test")}
     return Splits(
-        key=f"s{count}",
+        key=f"s{count}{'b' * backwards}",
         corpus=corpus,
         documents=documents,
         bytes={"test": sum(sizes[::3])},
@@ -159,13 +163,15 @@ def write_model(
     merges: int = 40,
     head: Head = "causal",
     labels: tuple[str, ...] = LABELS,
+    backwards: bool = False,
 ) -> Path:
-    """A tiny model after some steps on the tiny texts, as a Hugging Face folder."""
+    """A tiny model after some steps on the tiny texts, or on these read backwards, as a Hugging Face folder."""
     spelling = tokenizer(merges)
     torch.manual_seed(seed)
     model = new_model(head, len(spelling), context, labels)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     written, names = labelled(200, seed=2)
+    written = [text[::-1] for text in written] if backwards else written
     rows = [[0, *ids][:context] for ids in spelling(written, add_special_tokens=False).input_ids]
     inputs = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
     there = nn.utils.rnn.pad_sequence([torch.ones(len(row)) for row in rows], batch_first=True).long()
@@ -188,16 +194,22 @@ def write_model(
     return folder
 
 
-def judged(run_id: str, steps: int = 0, seed: int = 0, head: Head = "causal") -> Work:
-    """A finished run and the report on its model."""
-    done = trained(run_id, steps, seed, head)
+def judged(
+    run_id: str, steps: int = 0, seed: int = 0, head: Head = "causal", split: Splits | None = None
+) -> Work:
+    """A finished run and the report on its model, on documents of another split if given."""
+    done = trained(run_id, steps, seed, head, split)
     return done, evaluate(done, NO_FOLDS, done.tokens.splits)
 
 
-def trained(run_id: str, steps: int = 0, seed: int = 0, head: Head = "causal") -> Trained:
+def trained(
+    run_id: str, steps: int = 0, seed: int = 0, head: Head = "causal", split: Splits | None = None
+) -> Trained:
     """A finished run in its folder: model, journals, trials, blueprint, plan."""
     folder = home.run_folder(run_id)
-    write_model(folder / "final" / "model", steps, seed, head=head)
+    split = split or splits()
+    backwards = split.corpus.source == BACKWARDS
+    write_model(folder / "final" / "model", steps, seed, head=head, backwards=backwards)
     for path, length in (("final", 40), ("trials/0", 10)):
         (folder / path).mkdir(parents=True, exist_ok=True)
         events = []
@@ -220,14 +232,18 @@ def trained(run_id: str, steps: int = 0, seed: int = 0, head: Head = "causal") -
             }
         )
     )
-    (folder / "blueprint.json").write_text(
-        json.dumps({"learning": {"optimizer": {"kind": "muon", "rate": 0.04}}})
+    blueprint = Blueprint(
+        learning=Learning(optimizer=Muon(learning_rate=0.04)),
+        vocabulary=298,
+        data=f"{steps} steps",
+        seed=seed,
     )
+    (folder / "blueprint.json").write_text(blueprint.model_dump_json())
     planned = {"tokens_per_second": 9.0, "forecasts": {"this budget": [2.0, 1.9, 2.1]}, "trials": 2}
     (folder / "plan.json").write_text(json.dumps(planned))
     tokens = Tokens(
-        key="t",
-        splits=splits(),
+        key=f"t-{split.key}",
+        splits=split,
         vocabulary=298,
         tokens={"train": 900, "validation": 0, "test": 400},
         bytes_per_token=2.4,

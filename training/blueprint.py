@@ -28,11 +28,13 @@ class Learning(Section):
     batch_tokens: int | None = Field(
         default=None,
         ge=64,
+        le=2**26,
         description="Tokens a step, over all workers. Larger steps are steadier and fewer. Empty: planned.",
     )
     micro_batch_tokens: int | None = Field(
         default=None,
         ge=16,
+        le=2**26,
         description="Tokens that a worker takes at once; gradients add up to the whole step. Less takes less memory."
         " Empty: all, and half of it each time that memory runs out.",
     )
@@ -45,6 +47,7 @@ class Learning(Section):
     epochs: float | None = Field(
         default=None,
         gt=0,
+        le=1e6,
         description="At most so many passes over the text: a training that has made them ends before its time."
         " Empty: planned, three for classifiers, and as many as there is time for where text is predicted.",
     )
@@ -68,6 +71,7 @@ class Learning(Section):
     l1: float = Field(
         default=0.0,
         ge=0,
+        le=1000,
         description="Weight of the sum of all matrices' absolute entries in the loss: pulls small ones to zero.",
     )
     label_smoothing: Annotated[float, Tune(0.0, 0.2)] = Field(
@@ -82,7 +86,7 @@ class Learning(Section):
         " few of them are then not learned by heart. Of many, it only makes learning slower.",
     )
     gradient_norm: float = Field(
-        default=1.0, gt=0, description="Gradients longer than this are scaled down to it."
+        default=1.0, gt=0, le=1e30, description="Gradients longer than this are scaled down to it."
     )
     average: Annotated[float | None, Tune(0.02, 0.2)] = Field(
         default=None,
@@ -94,6 +98,7 @@ class Learning(Section):
     patience: int | None = Field(
         default=None,
         ge=1,
+        le=10_000,
         description="Looks at validation text without a better score, after which the training ends and goes back to"
         " its best. Empty: it goes on to its end.",
     )

@@ -162,7 +162,8 @@ def train(
             began = time.perf_counter()
             score = look_at(blueprint, model, watched, context, precise)
             at = replace(at, used_seconds=at.used_seconds + time.perf_counter() - began)
-            context.record({"event": "validation", **where, "seconds": at.used_seconds, "bits": score})
+            looked = {"seconds": at.used_seconds, "training_seconds": training_seconds, "bits": score}
+            context.record({"event": "validation", **where, **looked})
             if state.best and state.best.look(score, model):
                 context.record({"event": "stopped", **where, "reason": "patience is at its end"})
                 progress = 1.0

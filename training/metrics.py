@@ -86,9 +86,9 @@ def class_log_probabilities(
     order = sorted(range(len(documents)), key=lambda number: len(documents[number]))
     found: dict[int, Floats] = {}
     with _evaluating(model), autocast():
-        for chosen in _at_once([(number, documents[number][:context]) for number in order], device):
-            inputs_BT = _rectangle([ids for _, ids in chosen], 0)
-            mask_BT = _rectangle([np.ones_like(ids) for _, ids in chosen], 0)
+        for chosen in at_once([(number, documents[number][:context]) for number in order], device):
+            inputs_BT = rectangle([ids for _, ids in chosen], 0)
+            mask_BT = rectangle([np.ones_like(ids) for _, ids in chosen], 0)
             logits_BC = model(input_ids=inputs_BT.to(device), attention_mask=mask_BT.to(device)).logits
             rows = logits_BC.float().log_softmax(-1).double().cpu().numpy()
             found |= {number: row for (number, _), row in zip(chosen, rows, strict=True)}
@@ -113,12 +113,12 @@ def _summed(
     nats, done = np.zeros(documents), 0
     windows = sorted(windows, key=lambda window: len(window[1]))[windows_scored]
     with _evaluating(model), autocast():
-        for batch in _at_once(windows, device):
-            inputs_BT = _rectangle([inputs for _, inputs, _ in batch], 0)
-            targets_BT = _rectangle([targets for _, _, targets in batch], -100)
+        for batch in at_once(windows, device):
+            inputs_BT = rectangle([inputs for _, inputs, _ in batch], 0)
+            targets_BT = rectangle([targets for _, _, targets in batch], -100)
             padding = {}
             if sees_ahead:
-                mask_BT = _rectangle([np.ones_like(inputs) for _, inputs, _ in batch], 0)
+                mask_BT = rectangle([np.ones_like(inputs) for _, inputs, _ in batch], 0)
                 padding = {"attention_mask": mask_BT.to(device)}
             logits_BTV = model(input_ids=inputs_BT.to(device), **padding).logits
             scored_BT = targets_BT != -100
@@ -146,7 +146,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 W = TypeVar("W", bound=tuple[Any, ...])
 
 
-def _at_once(windows: list[W], device: torch.device) -> Iterator[list[W]]:
+def at_once(windows: list[W], device: torch.device) -> Iterator[list[W]]:
     """Windows in batches that fill memory alike; each window's second entry is its ids, shortest first."""
     most, batch = WINDOWS_TOKENS if device.type == "cpu" else GPU_WINDOWS_TOKENS, list[W]()
     for window in windows:
@@ -158,7 +158,7 @@ def _at_once(windows: list[W], device: torch.device) -> Iterator[list[W]]:
         yield batch
 
 
-def _rectangle(rows: Sequence[Ids], padding: int) -> torch.Tensor:
+def rectangle(rows: Sequence[Ids], padding: int) -> torch.Tensor:
     """int64 [B, T]: the rows, as wide as the longest."""
     filled_BT = torch.full((len(rows), max(map(len, rows))), padding)
     for number, row in enumerate(rows):
@@ -189,11 +189,6 @@ def _windows(documents: Sequence[Ids], context: int, given: int = 1) -> list[tup
             scored = end
             start += stride
     return found
-
-
-def bits(nats: float, weight: float) -> float:
-    """Nats over what they are counted per (UTF-8 bytes, or labels) as bits; infinite where there is none."""
-    return nats / (weight * math.log(2)) if weight else math.inf
 
 
 def parts_in_time(ends: Ids, first: int, most: int, limit_seconds: float | None = None) -> Iterator[slice]:

@@ -241,4 +241,11 @@ def _groups(model: nn.Module, decay: float) -> Groups:
     return [group for group in groups if group["params"]]
 
 
-Optimizer = Annotated[SGD | Adam | AdamW | RMSProp | LAMB | Muon, Field(discriminator="kind"), AnyOf()]
+Optimizer = Annotated[
+    SGD | Adam | AdamW | RMSProp | LAMB | Muon,
+    Field(
+        discriminator="kind",
+        description="How a gradient becomes a step. Muon learned fastest in our trials; AdamW is what others use.",
+    ),
+    AnyOf(),
+]

@@ -24,6 +24,7 @@ from training.architectures import (
 )
 from training.config import Choice
 from training.fittings import attention_for, finish
+from training.foreign import check_folder, check_size, has_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 # All that is fetched from the Hub: no code, no pickles.
 WANTED_FILES = ("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json")
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.joblib", "*.h5", "*.msgpack")
 ASK_SECONDS = 5.0  # for the Hub to answer, before only what lies here counts
 # Vocabularies are padded up to a round number: phi-1.5 leaves 905 of 51,200 entries unused.
 SPARE_SHARE = 0.02
@@ -49,17 +50,29 @@ class Loaded(NamedTuple):
 def load_saved(folder: Path, head: Head) -> PreTrainedModel:
     """A Hugging Face folder's model, to be used and not trained: safetensors only, and none of its own code.
 
-    Raises OSError or ValueError where the folder holds none with such a head.
+    Raises ValueError where the folder holds none with such a head, or is refused; see `training/foreign.py`.
     """
-    model: PreTrainedModel = CLASSES[head].from_pretrained(
-        folder,
-        attn_implementation="eager",
-        dtype=torch.float32,
-        use_safetensors=True,
-        trust_remote_code=False,
-        local_files_only=True,
-    )
-    return model.eval()
+    config = read_config(folder)
+    check_size(folder, config, head)
+    try:
+        model, info = CLASSES[head].from_pretrained(
+            folder,
+            config=config,
+            attn_implementation="eager",
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"the weights of {folder} cannot be read: {_in_a_line(error)}") from None
+    if info["missing_keys"]:
+        raise ValueError(
+            f"the weights of {folder} lack {listed(sorted(info['missing_keys']))}: save it again"
+        )
+    loaded: PreTrainedModel = model.eval()
+    return loaded
 
 
 class Pretrained(Choice):
@@ -116,11 +129,12 @@ class Pretrained(Choice):
 
         Raises ValueError where the checkpoint is refused, or nothing of it fits.
         """
-        config = self.config(shape)
+        config, folder = self.config(shape), folder_of(self.name, self.revision)
+        check_size(folder, config, shape.head)
         torch.manual_seed(seed)
         try:
             model, info = CLASSES[shape.head].from_pretrained(
-                folder_of(self.name, self.revision),
+                folder,
                 config=config,
                 attn_implementation=attention_for(config, shape.attention),
                 dtype=torch.float32,
@@ -130,7 +144,7 @@ class Pretrained(Choice):
                 output_loading_info=True,
             )
         except (OSError, SafetensorError) as error:
-            raise ValueError(f"the weights of {self.name} cannot be read: {error}") from error
+            raise ValueError(f"the weights of {self.name} cannot be read: {_in_a_line(error)}") from error
         newly_made = tuple(sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}))
         left_out = tuple(sorted(info["unexpected_keys"]))
         if len(newly_made) >= len(list(model.parameters())):
@@ -177,34 +191,39 @@ def folder_of(name: str, revision: str | None) -> Path:
 def read_config(folder: Path) -> PreTrainedConfig:
     """A checkpoint's config. Raises ValueError as `family_of` does, and where none of our objectives is for it."""
     checked_family(family_of(folder))
-    config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # every architecture checks its settings in its own way
+        raise ValueError(f"{folder / 'config.json'} describes no model: {_in_a_line(error)}") from None
     return config
 
 
 def family_of(folder: Path) -> str:
-    """A checkpoint's architecture. Raises ValueError where it has no config, wants code, or holds pickles only."""
+    """A checkpoint's architecture.
+
+    Raises ValueError where it has no config, wants code, holds pickles only, or is refused by
+    `check_folder`.
+    """
     path = folder / "config.json"
     try:
         raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         family = str(raw["model_type"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{folder} holds no config.json that names a model_type: {error}") from error
-    if "auto_map" in raw:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(
-            f"{folder} needs code of its own (auto_map in config.json), which is never run: take a "
-            "checkpoint whose architecture transformers itself has"
-        )
+            f"{folder} holds no config.json that names a model_type: {_in_a_line(error)}"
+        ) from None
     for name, what in (("quantization_config", "quantized"), ("transformers_weights", "an adapter")):
         if name in raw:
             raise ValueError(f"{folder} is {what} ({name} in config.json): take the full float checkpoint")
     if (folder / "adapter_config.json").exists():
         raise ValueError(f"{folder} holds an adapter: merge it into its model first, and take that")
-    if not any((folder / name).exists() for name in ("model.safetensors", "model.safetensors.index.json")):
+    if not has_weights(folder):
         pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
         found = f"only {listed(pickles)}, which may run code when read" if pickles else "no weights"
         raise ValueError(
             f"{folder} has no model.safetensors, {found}: save the model with save_pretrained first"
         )
+    check_folder(folder)
     return family
 
 
@@ -213,6 +232,8 @@ def tokenizer_of(name: str, revision: str | None = None) -> "PreTrainedTokenizer
     from transformers import AutoTokenizer  # takes a second
 
     place = Path(name).expanduser()
+    if place.is_dir():
+        check_folder(place)
     try:
         found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             str(place) if place.is_dir() else name, revision=revision, trust_remote_code=False
@@ -220,9 +241,12 @@ def tokenizer_of(name: str, revision: str | None = None) -> "PreTrainedTokenizer
     except BaseException as error:  # a broken tokenizer.json panics in Rust, which is no Exception
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
-        why = " ".join(f"{type(error).__name__}: {error}".split())[:400]
-        raise ValueError(f"the tokenizer of {name} cannot be read: {why}") from None
+        raise ValueError(f"the tokenizer of {name} cannot be read: {_in_a_line(error)}") from None
     return found
+
+
+def _in_a_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:400]
 
 
 def check_fit(config: PreTrainedConfig, shape: Shape, name: str) -> None:

@@ -124,5 +124,10 @@ def _done(progress: float, warmup: float) -> float:
 
 
 Schedule = Annotated[
-    Constant | Step | Exponential | Linear | Cosine | WarmupStableDecay, Field(discriminator="kind"), AnyOf()
+    Constant | Step | Exponential | Linear | Cosine | WarmupStableDecay,
+    Field(
+        discriminator="kind",
+        description="How the learning rate moves over the budget. One that does not fall ends with a worse model.",
+    ),
+    AnyOf(),
 ]

@@ -10,9 +10,10 @@ from torch import nn
 from training.blueprint import Blueprint
 from training.context import Context
 from training.data import Sample, Slice
-from training.metrics import Precise, bits
+from training.metrics import Precise
 from training.parts import gathered, is_cut
 from training.state import State, Weights
+from training.units import bits
 
 OTHER = "other.safetensors"  # in a training's folder: the weights that were not chosen, average or last
 

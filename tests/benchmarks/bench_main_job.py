@@ -30,7 +30,8 @@ from tests.benchmarks.figures import Figure
 from tests.benchmarks.watched import Watched, watch
 from training.budget import parse_budget
 from training.data import Ids, Shards, Slice
-from training.metrics import Floats, bits, score_documents
+from training.metrics import Floats, score_documents
+from training.units import bits
 
 BENCH = "main_job"
 SHOESTRING = Path(sys.executable).with_name("shoestring")

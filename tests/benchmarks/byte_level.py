@@ -42,10 +42,10 @@ def stdlib_text(size: int = TEXT_BYTES) -> bytes:
     return text[:size]
 
 
-def read_text(path: Path | None) -> bytes:
-    """The text of a file, or that of the standard library; raises SystemExit where it cannot serve."""
+def read_text(path: Path | None, size: int = TEXT_BYTES) -> bytes:
+    """The text of a file, or `size` bytes of the standard library; raises SystemExit where it cannot serve."""
     if path is None:
-        return stdlib_text()
+        return stdlib_text(size)
     if not path.is_file():
         raise SystemExit(f"--text: there is no file {path}")
     text = path.read_bytes()[:MOST_BYTES]
@@ -70,9 +70,9 @@ def pieces(text: bytes, size: int) -> Iterator[bytes]:
     return (text[start:end] for start, end in pairwise(cuts))
 
 
-def write_shards(folder: Path, text: bytes) -> Shards:
+def write_shards(folder: Path, text: bytes, document_bytes: int = DOCUMENT_BYTES) -> Shards:
     """The text's shards: `train`, `validation` to look at, `test` to be scored."""
-    documents = list(pieces(text, DOCUMENT_BYTES))
+    documents = list(pieces(text, document_bytes))
     held_out = documents[-max(5, len(documents) // 10) :]
     looked_at = b"".join(held_out[::5])[:LOOKED_AT_BYTES]
     sides: dict[Split, Sequence[bytes]] = {

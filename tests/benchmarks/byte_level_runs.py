@@ -13,8 +13,9 @@ from training.blueprint import Blueprint, Learning
 from training.budget import Wall
 from training.data import Shards
 from training.journal import read_journal
-from training.metrics import bits, score_documents
+from training.metrics import score_documents
 from training.model import Scratch, width_of
+from training.units import bits
 
 DEPTH, CONTEXT, BATCH_TOKENS = 3, 256, 2048  # of our own model; depth measured, see DECISIONS
 FAMILY = "nanochat"  # in which the figures of the README were measured
