@@ -190,10 +190,13 @@ class CutsOff(BaseHTTPRequestHandler):
         """Nothing."""
 
 
-def test_a_stream_that_breaks_off_is_not_taken_for_a_short_file() -> None:
+def test_a_stream_that_breaks_off_is_not_taken_for_a_short_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIGNATURE_OF_A", SECRET)
     with ThreadingHTTPServer(("127.0.0.1", 0), CutsOff) as cutting:
         threading.Thread(target=cutting.serve_forever, daemon=True).start()
-        source = Files(paths=(f"http://127.0.0.1:{cutting.server_port}/a.jsonl?Signature={SECRET}",))
+        source = Files(
+            paths=(f"http://127.0.0.1:{cutting.server_port}/a.jsonl?Signature=${{SIGNATURE_OF_A}}",)
+        )
         with pytest.raises(StoreError, match=r"a\.jsonl: the store does not answer") as broken:
             list(source.documents())
         cutting.shutdown()
