@@ -39,6 +39,7 @@ DEFAULTS = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # at 0.1, the controller takes 3 % of a core
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "5",  # by default a minute is spent on waiting for a dead machine
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # Ray would let every other process go first; the budget runs on
     "TOKENIZERS_PARALLELISM": "true",

@@ -119,7 +119,7 @@ def servers(folder: Path) -> Iterator[Servers]:
             running([sys.executable, *words], folder / "prefect.log", settings, f"{prefect}/api/health")
         )
         words = ["-m", "mlflow", "server", "--host", GATEWAY, "--port", "15001", "--workers", "1"]
-        words += ["--backend-store-uri", f"postgresql://{database}/mlflow", "--allowed-hosts", "*"]
+        words += ["--backend-store-uri", f"postgresql+psycopg2://{database}/mlflow", "--allowed-hosts", "*"]
         words += ["--artifacts-destination", "s3://shoestring/mlflow"]
         stack.enter_context(
             running([sys.executable, *words], folder / "mlflow.log", keys, f"{mlflow}/health")
