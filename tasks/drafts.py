@@ -8,11 +8,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import numpy as np
-import numpy.typing as npt
 
 from tasks import home
 from tasks.artifacts import InputError
@@ -22,7 +20,7 @@ from tasks.near import COLUMNS
 from tasks.parts import Counts, Part, Work, batch_name, batches
 from tasks.spread import spread
 
-OPEN_PARTS = 64  # whose texts are at hand while copies are compared
+OPEN_PARTS = 32  # whose texts are at hand while copies are compared
 DAYS_KEPT = 7.0  # drafts that nobody went on with
 LOCK = ".lock"
 Batch = list[Document | SetAside]
@@ -82,20 +80,16 @@ class Drafts:
 
     def known(self) -> Documents:
         """What is known of all documents to find copies by; texts are read as they are asked for."""
-        columns: dict[str, list[npt.NDArray[Any]]] = {"id": [], "alike": [], "bytes": [], "bands": []}
-        for part in self.parts():
-            for name, found in columns.items():
-                column = part.rows[name].combine_chunks()
-                found.append((column.flatten() if name == "bands" else column).to_numpy())
-        self._ends = np.cumsum([len(rows) for rows in columns["id"]])
-        ids, alike, sizes, bands = (np.concatenate(found or [np.zeros(0)]) for found in columns.values())
-        return Documents(
-            ids.astype(np.uint64),
-            alike.astype(np.uint64),
-            sizes.astype(np.int64),
-            bands.astype(np.uint64).reshape(len(ids), COLUMNS),
-            lambda number: self.document(number).text,
-        )
+        self._ends = np.cumsum([len(part.rows) for part in self.parts()], dtype=np.int64)
+        count = int(self._ends[-1]) if self.count else 0
+        ids, alike, sizes = np.empty(count, np.uint64), np.empty(count, np.uint64), np.empty(count, np.int64)
+        bands = np.empty((count, COLUMNS), np.uint64)
+        for part, end in zip(self.parts(), self._ends, strict=True):  # copied: a view would hold the part's texts
+            here = slice(end - len(part.rows), end)
+            for name, found in (("id", ids), ("alike", alike), ("bytes", sizes)):
+                found[here] = part.rows[name].to_numpy()
+            bands[here] = part.rows["bands"].combine_chunks().flatten().to_numpy().reshape(-1, COLUMNS)
+        return Documents(ids, alike, sizes, bands, lambda number: self.document(number).text)
 
     def document(self, number: int) -> Document:
         """One document, read from its part."""
