@@ -84,7 +84,9 @@ class Drafts:
         count = int(self._ends[-1]) if self.count else 0
         ids, alike, sizes = np.empty(count, np.uint64), np.empty(count, np.uint64), np.empty(count, np.int64)
         bands = np.empty((count, COLUMNS), np.uint64)
-        for part, end in zip(self.parts(), self._ends, strict=True):  # copied: a view would hold the part's texts
+        for part, end in zip(
+            self.parts(), self._ends, strict=True
+        ):  # copied: a view would hold the part's texts
             here = slice(end - len(part.rows), end)
             for name, found in (("id", ids), ("alike", alike), ("bytes", sizes)):
                 found[here] = part.rows[name].to_numpy()
