@@ -1,4 +1,4 @@
-"""What running costs beside training: bare against orchestrated, with deaths, from the form, and a page of many runs."""
+"""What running costs beside training: bare or orchestrated, with deaths, from the form, and the page of many runs."""
 
 import json
 import multiprocessing
