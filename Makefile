@@ -28,7 +28,7 @@ $(STAMP):
 		$(PYTHON) -m venv .venv || { rm -rf .venv; echo "$(PYTHON) cannot make a virtual environment: see the lines above"; exit 1; }; }
 	@echo "Installing into .venv; the first time takes minutes"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]" -c constraints.txt
-	@$(BIN)/python -m tasks.server template
+	@$(BIN)/python -m tasks.new_database
 	@rm -f .venv/installed-*
 	@touch $@
 

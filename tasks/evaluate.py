@@ -18,10 +18,11 @@ from tasks.artifacts import Baseline, Folds, InputError, Report, Splits, Trained
 from tasks.generate import load
 from tasks.heads import USES, head_of
 from tasks.resampling import RESAMPLES, Ints
+from tasks.run_page import in_a_run, show
 from tasks.samples import samples_of, show_samples
 from tasks.scores import Scores, held_out_documents, interval, labels_of, score_within, train_labels
 from tasks.store import content_key
-from tasks.telemetry import in_a_run, stage
+from tasks.telemetry import stage
 from training.classification import classification_metrics, macro_averages, resampled_metrics
 from training.model import Head
 from training.units import bits
@@ -169,9 +170,8 @@ def evaluate_model(
         report = evaluate(trained, folds, splits, documents_limit_seconds, shown)
         shown.result = describe_score(report)
     if in_a_run():
-        create_markdown_artifact(
-            picture_book(report), key=f"evaluation-{report.key}", description=shown.result
-        )
+        text, key = picture_book(report), f"evaluation-{report.key}"
+        show(create_markdown_artifact, text, key=key, description=shown.result)
     return report
 
 

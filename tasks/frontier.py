@@ -17,8 +17,9 @@ from tasks.comparison_plots import draw_frontier, picture
 from tasks.home import run_folder
 from tasks.outbox import Courier
 from tasks.planned import Plan
+from tasks.run_page import in_a_run, show
 from tasks.store import content_key
-from tasks.telemetry import in_a_run, stage
+from tasks.telemetry import stage
 from training.budget import Unit, parse_budget
 from training.law import Forecast
 
@@ -112,7 +113,7 @@ def compare(runs: Sequence[Measured], unit: str, started: float) -> Frontier:
         shown.result = found.sentence()
         if in_a_run():
             text = f"**{found.sentence()}**\n\n{picture(plot)}"
-            create_markdown_artifact(text, key=f"frontier-{found.key}", description=found.sentence())
+            show(create_markdown_artifact, text, key=f"frontier-{found.key}", description=found.sentence())
     return found
 
 

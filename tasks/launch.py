@@ -198,9 +198,20 @@ def _back_in_line(run_id: str) -> "FlowRun":
 
 
 def _carry_out(flow: "Flow[..., Any]", run: "FlowRun", parameters: dict[str, Any]) -> None:
+    """Runs the flow. Where Prefect's server is gone at its end and the model registered, that is said, no more."""
+    import httpx
     from prefect.flow_engine import run_flow
 
-    state = run_flow(flow, flow_run=run, parameters=parameters, return_type="state")
+    try:
+        state = run_flow(flow, flow_run=run, parameters=parameters, return_type="state")
+    except httpx.TransportError as problem:
+        if not (home.run_folder(str(run.id)) / "registered.json").exists():
+            raise
+        print(
+            f"the Prefect server is gone ({problem}) and does not know that the run has ended",
+            file=sys.stderr,
+        )
+        return
     state.result(raise_on_failure=True)  # type: ignore[union-attr]
 
 

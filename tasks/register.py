@@ -24,9 +24,10 @@ from tasks.evidence import MACHINE, SETTINGS, TEXT, machine
 from tasks.gate import judge
 from tasks.logged_model import LOGGED_MODEL_TAG, add_version
 from tasks.provenance import PROVENANCE, as_parameters, commit, write_provenance
+from tasks.run_page import in_a_run, show
 from tasks.siblings import both_noises, noise_tags
 from tasks.store import content_key
-from tasks.telemetry import in_a_run, stage
+from tasks.telemetry import stage
 from tasks.tracking import OBJECTIVE_TAG, UNIT_TAG, MetricName, TrackingSettings
 from tasks.verdict import TAG, Rules, Verdict
 from training.budget import parse_budget
@@ -288,5 +289,6 @@ def register_model(trained: Trained, report: Report, promotion: Promotion) -> Re
         shown.result = f"{registered.model_name} version {registered.version}: {registered.verdict}"
     if in_a_run():
         card = (trained.model_folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)[-1]
-        create_markdown_artifact(card, key=f"card-{registered.model_name}", description=shown.result)
+        key = f"card-{registered.model_name}"
+        show(create_markdown_artifact, card, key=key, description=shown.result)
     return registered

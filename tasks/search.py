@@ -12,10 +12,11 @@ from tasks.artifacts import Tokens
 from tasks.calibrate import at_depth
 from tasks.home import run_folder
 from tasks.planned import Plan
+from tasks.run_page import in_a_run, show
 from tasks.space import transferred
 from tasks.store import once_a_run
 from tasks.study import Search, front, importances, rows_of
-from tasks.telemetry import in_a_run, stage
+from tasks.telemetry import stage
 from tasks.trials import Searching
 from tasks.workers import side_by_side, workers_of
 from training.blueprint import Blueprint
@@ -90,7 +91,7 @@ def search_blueprint(plan: Plan, tokens: Tokens, search: Search) -> Blueprint:
                 "verdict": shown.result,
             }
             (folder / "search.json").write_text(json.dumps(found, indent=1))
-            show(found)
+            show_trials(found)
     (folder / "blueprint.json").write_text(blueprint.model_dump_json(indent=1))
     return blueprint
 
@@ -101,7 +102,7 @@ def front_of(rows: list[dict[str, Any]]) -> list[int]:
     return [both[number]["number"] for number in front([(row["value"], row["second"]) for row in both])]
 
 
-def show(found: dict[str, Any]) -> None:
+def show_trials(found: dict[str, Any]) -> None:
     """Trials and importances as tables on the run's page."""
     if not in_a_run():
         return
@@ -109,9 +110,10 @@ def show(found: dict[str, Any]) -> None:
         {name: row[name] for name in ("number", "state", "value", "second", "seconds")} | row["parameters"]
         for row in found["trials"]
     ]
-    create_table_artifact(table=trials, key="trials", description=found["verdict"])
+    show(create_table_artifact, table=trials, key="trials", description=found["verdict"])
     if found["importances"]:
-        create_table_artifact(
+        show(
+            create_table_artifact,
             table=found["importances"],
             key="importances",
             description="How much of the difference between trials hangs on each setting, with 90 % intervals",

@@ -1,25 +1,21 @@
 """The home's Prefect server: found or started, shared by all who use the home, gone with the last one.
 
 Its address and process lie in `server.json`, its users in `server.users/`, its log in
-`logs/prefect-server.log`. Run as a module, this file is the server; or, told `template`, it makes the
-empty database that new homes begin with.
+`logs/prefect-server.log`. Run as a module, this file is the server. One that dies is started again by
+whoever uses it.
 """
 
 import fcntl
 import json
 import os
-import shutil
 import socket
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,6 +24,7 @@ from tasks import home
 from tasks.alive import LOOK_SECONDS, Watch
 from tasks.artifacts import InputError
 from tasks.exposure import Exposure
+from tasks.new_database import give_database
 from tasks.processes import LOOPBACK, STOP_SECONDS, Process, bound_socket, last_words, log_file, spawn
 
 API_VARIABLE = "PREFECT_API_URL"
@@ -36,6 +33,7 @@ EVERYBODY = "0.0.0.0"  # every address of this machine
 ALONE_VARIABLE = "SHOESTRING_SERVER_ALONE_SECONDS"
 ALONE_SECONDS = "30"  # a server whose users were all killed stops by itself after this
 POLL_SECONDS = 0.1
+KEEP_SECONDS = 1.0  # between two looks whether the home's server is still there
 
 
 class PrefectServer:
@@ -45,6 +43,8 @@ class PrefectServer:
         self.url = url  # of the API, from this machine
         self.process = process  # None: somebody else's, named by PREFECT_API_URL
         self.host = host  # that it listens to
+        self.problem: Exception | None = None  # why it is gone and could not be started again
+        self._left = threading.Event()
 
     @property
     def page(self) -> str:
@@ -72,6 +72,7 @@ class PrefectServer:
         """Hands over what is still unsent, and stops the server if nobody else uses it."""
         if self.process is None:
             return
+        self._left.set()
         if self.process.alive():
             _send_what_is_left()
         with _lock():
@@ -82,6 +83,22 @@ class PrefectServer:
         if os.environ.get(API_VARIABLE) == self.url:
             del os.environ[API_VARIABLE]
             _refresh_settings()
+
+    def keep_up(self, exposure: Exposure | None) -> None:
+        """From now on, starts the home's server again, where it was, if it is gone while somebody uses it."""
+        threading.Thread(target=self._keep_up, args=(exposure,), name="keep-server", daemon=True).start()
+
+    def _keep_up(self, exposure: Exposure | None) -> None:
+        port = int(self.page.rsplit(":", 1)[1])
+        while not self._left.wait(KEEP_SECONDS):
+            with _lock():
+                if self._left.is_set() or (self.process and self.process.alive()):
+                    continue
+                try:
+                    self.process = (_running() or _start(port, 0, exposure)).process
+                except (InputError, OSError) as problem:
+                    self.problem = problem
+                    return
 
     def __enter__(self) -> Self:
         return self
@@ -130,6 +147,7 @@ def start_prefect_server(
         _users().mkdir(exist_ok=True)
         (_users() / str(os.getpid())).write_text(json.dumps(vars(Process.of(os.getpid()))))
     os.environ[API_VARIABLE] = server.url
+    server.keep_up(exposure)
     _spare_loopback_the_proxy()
     _refresh_settings()
     return server
@@ -148,7 +166,7 @@ def _running() -> PrefectServer | None:
 
 def _start(port: int | None, preferred_port: int, exposure: Exposure | None) -> PrefectServer:
     """Starts the server on a socket that listens already, so that nobody can take its port."""
-    _give_database()
+    give_database()
     host = exposure.host if exposure else LOOPBACK
     with bound_socket(port, "--prefect-port", preferred_port, host) as listening:
         own = LOOPBACK if host in (LOOPBACK, EVERYBODY) else host
@@ -171,38 +189,6 @@ def _start(port: int | None, preferred_port: int, exposure: Exposure | None) -> 
     draft.write_text(json.dumps(state))
     draft.replace(_state())
     return PrefectServer(state["url"], child, host)
-
-
-def template() -> Path:
-    """An empty database of this Prefect, part of the installation: Prefect itself takes 10 s to make one."""
-    return Path(sys.prefix) / "share" / "shoestring" / f"prefect-{version('prefect')}.db"
-
-
-def make_template() -> None:
-    """Has Prefect make it, unless it is there. Raises CalledProcessError where Prefect cannot."""
-    if template().exists():
-        return
-    template().parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=template().parent) as folder:
-        draft = Path(folder) / "draft.db"
-        settings = {
-            "PREFECT_HOME": folder,
-            "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{draft}",
-        }
-        command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "-y"]
-        subprocess.run(command, env=os.environ | settings, check=True, stdout=subprocess.DEVNULL)
-        draft.replace(template())
-
-
-def _give_database() -> None:
-    """A new home's database, where the installation has a template."""
-    database = Path(os.environ["PREFECT_HOME"]) / "prefect.db"
-    if database.exists() or not template().exists():
-        return
-    database.parent.mkdir(parents=True, exist_ok=True)
-    draft = database.with_suffix(".new")
-    shutil.copyfile(template(), draft)
-    draft.replace(database)
 
 
 def answers(url: str, timeout: float) -> bool:
@@ -311,4 +297,4 @@ def _serve(descriptor: int, url: str) -> None:
 
 
 if __name__ == "__main__":
-    make_template() if sys.argv[1] == "template" else _serve(int(sys.argv[1]), sys.argv[2])
+    _serve(int(sys.argv[1]), sys.argv[2])

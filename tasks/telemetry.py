@@ -20,11 +20,11 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
-from prefect.context import FlowRunContext, TaskRunContext
 
 from tasks import tracking
 from tasks.artifacts import InputError, Record
 from tasks.home import run_folder
+from tasks.run_page import in_a_run, show
 from tasks.secrets import guard_logs, without_secrets
 from tasks.tracking import MetricName
 from training.journal import Event
@@ -115,12 +115,11 @@ class Stage:
             self._drawn = time.monotonic()
             percent = round(100 * min(1.0, share), 1)
             if self._artifact is None:
-                made = create_progress_artifact(progress=percent, description=self.name)
+                made = show(create_progress_artifact, progress=percent, description=self.name)
                 self._artifact = made if isinstance(made, UUID) else None
             else:
-                update_progress_artifact(
-                    self._artifact, progress=percent, description=f"{self.name} {detail}"
-                )
+                described = f"{self.name} {detail}"
+                show(update_progress_artifact, self._artifact, progress=percent, description=described)
 
     def __call__(self, share: float) -> None:
         self.move(share)
@@ -161,11 +160,6 @@ def keep_seconds(name: str, seconds: float) -> None:
     path.write_text(json.dumps({**known, name: known.get(name, 0.0) + seconds}, indent=1))
 
 
-def in_a_run() -> bool:
-    """Whether there is a Prefect run that an artifact could belong to."""
-    return FlowRunContext.get() is not None or TaskRunContext.get() is not None
-
-
 R = TypeVar("R", bound=Record)
 
 
@@ -183,11 +177,10 @@ def publish(record: R, run_id: str | None = None) -> R:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{record.kind}.json").write_text(record.model_dump_json(indent=1))
         title = f"## {record.stage}" + (" (kept from earlier)" if kept else "")
-        create_table_artifact(key=record.kind, table=record.rows(), description=title)
+        show(create_table_artifact, key=record.kind, table=record.rows(), description=title)
         if examples := record.examples():
-            create_table_artifact(
-                key=f"{record.kind}-examples", table=examples, description=f"{title}: examples"
-            )
+            named = f"{record.kind}-examples"
+            show(create_table_artifact, key=named, table=examples, description=f"{title}: examples")
         for file in record.files():
             (folder / "report").mkdir(exist_ok=True)
             shutil.copy(file, folder / "report" / file.name)
@@ -200,13 +193,13 @@ def link_runs(experiment: str, mlflow_run: str) -> None:
     page = (
         uri if uri.startswith("http") else f"http://127.0.0.1:{MLFLOW_PORT}"
     )  # where `shoestring ui` puts it
-    if in_a_run():
-        create_link_artifact(
-            link=f"{page}/#/experiments/{experiment}/runs/{mlflow_run}",
-            link_text=f"MLflow run {mlflow_run}",
-            key="mlflow-run",
-            description="Parameters, curves, files and the model of this run",
-        )
+    show(
+        create_link_artifact,
+        link=f"{page}/#/experiments/{experiment}/runs/{mlflow_run}",
+        link_text=f"MLflow run {mlflow_run}",
+        key="mlflow-run",
+        description="Parameters, curves, files and the model of this run",
+    )
 
 
 class Tail:

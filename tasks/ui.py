@@ -195,8 +195,9 @@ def _watch(server: PrefectServer, children: list[Child], interrupted: threading.
             console.print(
                 f"[red]✗ {child.name} has ended[/] ({last_words(log)}); its log is {log}", soft_wrap=True
             )
-        if server.process is not None and not server.process.alive():
-            console.print(f"[red]✗ the Prefect server has ended[/]; its log is {log_file('prefect-server')}")
+        if server.problem is not None:
+            log = log_file("prefect-server")
+            console.print(f"[red]✗ the Prefect server has ended[/] ({server.problem}); its log is {log}")
             raise SystemExit(1)
 
 

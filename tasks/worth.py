@@ -15,7 +15,7 @@ from tasks.artifacts import Record
 from tasks.comparison_plots import draw_effects, picture
 from tasks.effects import CONFIDENCE, Effect
 from tasks.home import run_folder
-from tasks.telemetry import in_a_run
+from tasks.run_page import in_a_run, show
 
 RECIPE = "the recipe"
 WORTH = "worth/"  # before a technique's name, as a metric of the run
@@ -117,7 +117,7 @@ def keep(found: WhatPays) -> None:
     outbox.add(found.run_id, scores, FILES)
     if in_a_run():
         text = "\n\n".join([f"**{found.sentence()}**", found.conditions(), picture(plot)])
-        create_markdown_artifact(text, key=f"what-pays-{found.key}", description=found.sentence())
+        show(create_markdown_artifact, text, key=f"what-pays-{found.key}", description=found.sentence())
 
 
 def tell(run_id: str, as_json: bool) -> None:

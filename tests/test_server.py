@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 
-from tasks import server
+from tasks import new_database, server
 from tasks.artifacts import InputError
 from tasks.processes import ROOT, Process, bound_socket
 from tasks.server import prefect_server, start_prefect_server
@@ -161,8 +162,27 @@ def test_a_running_server_is_not_started_again_nor_shared_with_a_copy_of_its_hom
 
 
 def test_the_servers_page_knows_the_address_of_its_api(prefect_server: str) -> None:
-    with urllib.request.urlopen(prefect_server.removesuffix("/api") + "/ui-settings") as answer:
-        assert json.load(answer)["api_url"] == prefect_server
+    page = prefect_server.removesuffix("/api")
+    with urllib.request.urlopen(f"{page}/ui-settings") as answer:
+        assert urljoin(page, json.load(answer)["api_url"]) == prefect_server  # by whatever name it is called
+
+
+def test_a_server_that_is_killed_is_started_again_where_it_was_and_stopped_by_its_last_user(
+    own_home: Path,
+) -> None:
+    with start_prefect_server() as used:
+        url, first = used.wait(), used.process
+        assert first is not None
+        os.kill(first.pid, signal.SIGKILL)
+        deadline = time.monotonic() + server.START_SECONDS
+        while used.process == first or not server.answers(url, 1):
+            assert used.problem is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        later = Process(
+            **{n: json.loads((own_home / "server.json").read_text())[n] for n in ("pid", "created")}
+        )
+        assert later.alive() and used.wait() == url
+    assert not later.alive() and not (own_home / "server.json").exists()
 
 
 def test_a_wanted_port_in_use_is_named_with_its_holder(fresh_home: Path) -> None:
@@ -176,14 +196,14 @@ def test_a_wanted_port_in_use_is_named_with_its_holder(fresh_home: Path) -> None
 def test_a_new_home_begins_with_the_database_of_the_installation_and_a_used_one_keeps_its_own(
     fresh_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server.make_template()  # unless `make` has
+    new_database.make_template()  # unless `make` has
     monkeypatch.setenv("PREFECT_HOME", str(fresh_home / "prefect"))
     database = fresh_home / "prefect" / "prefect.db"
-    server._give_database()
+    new_database.give_database()
     with sqlite3.connect(database) as connection:
         assert connection.execute("select count(*) from flow_run").fetchone() == (0,)
         connection.execute("create table mine (here int)")
-    server._give_database()
+    new_database.give_database()
     with sqlite3.connect(database) as connection:
         assert connection.execute("select count(*) from mine").fetchone() == (0,)
     assert not database.with_suffix(".new").exists()
