@@ -26,10 +26,11 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Job:
-    """A function, `module:name`, and its arguments; all must be JSON values."""
+    """A function, `module:name`, and its arguments, which must be JSON values; its process is set up as trainings are."""
 
     function: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=lambda: FOR_SPEED)
 
 
 def cores() -> list[int]:
@@ -85,7 +86,7 @@ def _start(job: Job, lane: Sequence[int]) -> subprocess.Popen[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(NOT_PASSED)}
     environment |= {
         "OMP_NUM_THREADS": threads,
-        **FOR_SPEED,
+        **job.settings,
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
