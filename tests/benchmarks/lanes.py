@@ -26,7 +26,7 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Job:
-    """A function, `module:name`, and its arguments, which must be JSON values; its process is set up as trainings are."""
+    """A function, `module:name`, and its arguments, which must be JSON values; `settings` are its process' own."""
 
     function: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
