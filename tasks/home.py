@@ -3,6 +3,7 @@
 Import this before prefect, ray, mlflow or transformers: they read the environment when imported.
 """
 
+import logging
 import os
 from pathlib import Path
 
@@ -54,7 +55,10 @@ LOGINS = {
 }
 
 # For commands that draw their own lines on the terminal.
-QUIET = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
+QUIET = {
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",  # a line for each event that a server which is away does not get
+}
 
 
 def home() -> Path:
@@ -88,6 +92,7 @@ def quiet() -> None:
     """Leaves the terminal to this command's own lines; the stack's go to the server alone."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    logging.raiseExceptions = False  # of what a record could not be sent to; it says so for each record
 
 
 def store(kind: str) -> Path:

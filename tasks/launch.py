@@ -16,7 +16,7 @@ from tasks import home
 from tasks.alive import hold
 from tasks.artifacts import InputError
 from tasks.recipe import TOGETHER, check_files, check_parameters, check_together, load_recipe
-from tasks.server import start_prefect_server
+from tasks.server import forget_unsent, start_prefect_server
 from training.budget import parse_budget
 
 if TYPE_CHECKING:
@@ -211,6 +211,7 @@ def _carry_out(flow: "Flow[..., Any]", run: "FlowRun", parameters: dict[str, Any
             f"the Prefect server is gone ({problem}) and does not know that the run has ended",
             file=sys.stderr,
         )
+        forget_unsent()
         return
     state.result(raise_on_failure=True)  # type: ignore[union-attr]
 

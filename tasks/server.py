@@ -8,6 +8,7 @@ whoever uses it.
 import fcntl
 import json
 import os
+import queue
 import socket
 import sys
 import threading
@@ -258,6 +259,17 @@ def _send_what_is_left() -> None:
 
     APILogWorker.drain_all(timeout=STOP_SECONDS, at_exit=False)
     EventsWorker.drain_all(timeout=STOP_SECONDS, at_exit=False)
+
+
+def forget_unsent() -> None:
+    """Drops the logs and events that wait for a server which is gone: Prefect would try each for seconds, at exit."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for service in (*APILogWorker._instances.values(), *EventsWorker._instances.values()):
+        with suppress(queue.Empty):
+            while True:
+                service._queue.get_nowait()
 
 
 def _serve(descriptor: int, url: str) -> None:

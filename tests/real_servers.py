@@ -157,7 +157,9 @@ def _as_postgres(program: str, *words: str) -> None:
 
 
 @contextmanager
-def running(command: list[str], log: Path, settings: dict[str, str], health: str) -> Iterator[None]:
+def running(
+    command: list[str], log: Path, settings: dict[str, str], health: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """A server from when it answers until it is told to end."""
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, env=os.environ | settings)
@@ -166,7 +168,7 @@ def running(command: list[str], log: Path, settings: dict[str, str], health: str
         while not _answers(health):
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
             time.sleep(0.2)
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait(30)
