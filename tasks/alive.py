@@ -37,6 +37,7 @@ KILLED = (
     "its process is gone, killed or gone down with its machine; Retry here goes on with it where a worker"
     " carries runs out, `shoestring run --resume` with a training that was started by hand"
 )
+REGISTERED_MEANWHILE = "its model was registered while this server was away"
 PAUSING = (
     "A clock does not pause: the stage under way goes on to its end, then the process ends and the clock stops."
     " Resume, or Retry, goes on with what is left of the budget; Cancel ends it now"
@@ -144,9 +145,12 @@ class Watch:
             self._open.close()
 
     def _bury(self, client: "SyncPrefectClient", path: Path) -> None:
-        """Marks a run whose process is gone, unless it had come to its end, or is in line again."""
+        """Marks a run whose process is gone, unless it had come to its end, or is in line again.
+
+        Where its model is registered it has completed, and could not say so.
+        """
         from prefect.exceptions import ObjectNotFound
-        from prefect.states import Cancelled, Crashed
+        from prefect.states import Cancelled, Completed, Crashed
 
         with suppress(FileNotFoundError), path.open("r+") as file:
             if not _locked(file):  # somebody goes on with it
@@ -154,7 +158,9 @@ class Watch:
             with suppress(ObjectNotFound, ValueError):  # of another server
                 run = client.read_flow_run(UUID(path.parent.name))
                 if run.state and run.state.is_running():
-                    client.set_flow_run_state(run.id, Crashed(message=KILLED))
+                    done = (path.parent / "registered.json").exists()
+                    ended: State = Completed(message=REGISTERED_MEANWHILE) if done else Crashed(message=KILLED)
+                    client.set_flow_run_state(run.id, ended)
                 elif run.state and run.state.is_cancelling():
                     client.set_flow_run_state(run.id, Cancelled(message="its process has ended"))
             path.unlink()

@@ -146,6 +146,9 @@ def serve(
     Examples: `shoestring serve`, `shoestring serve my-text@champion --port 8000 --block-list words.txt`; then
     `curl localhost:8000/invocations -H 'Content-Type: application/json' -d '{"inputs": ["a text"]}'`.
     """
+    from tasks.exposure import exposed
+
+    exposure = exposed(host)
     from tasks.door import Limits
     from tasks.serve import serve
 
@@ -158,7 +161,7 @@ def serve(
         block_list=block_list,
         mask_personal_data=mask,
     )
-    serve(model, host, port, limits)
+    serve(model, host, port, limits, exposure)
 
 
 @app.command()

@@ -32,6 +32,7 @@ DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # by default, a server that is away holds a caller up for four minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 1.5 GB of workers that nothing here uses
+    "PREFECT_CLIENT_MAX_RETRIES": "3",  # 14 s; at five, a run whose server is gone would take two minutes to end
     "PREFECT_LOGGING_EXTRA_LOGGERS": "shoestring",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

@@ -17,7 +17,7 @@ from mlflow.types import ParamSchema, ParamSpec
 from rich.console import Console
 
 from tasks.door import App, Asked, Door, Limits, Rules
-from tasks.exposure import Exposure, exposed
+from tasks.exposure import Exposure
 from tasks.generate import load, resolve_model
 from tasks.heads import USES, head_of
 from tasks.predict import answers
@@ -89,12 +89,14 @@ def _params() -> list[ParamSpec]:
     return [ParamSpec(name, kind, Asked.model_fields[name].default) for name, kind in kinds.items()]
 
 
-def serve(reference: str | None, host: str, port: int | None, limits: Limits) -> None:
-    """Serves a model until ctrl-c, other machines with a login only.
+def serve(
+    reference: str | None, host: str, port: int | None, limits: Limits, exposure: Exposure | None
+) -> None:
+    """Serves a model until ctrl-c, other machines with the login of `exposure` only.
 
-    Raises InputError for a model that is refused, a missing login, and a port that is taken.
+    Raises InputError for a model that is refused, and for a port that is taken.
     """
-    exposure, folder = exposed(host), resolve_model(reference)
+    folder = resolve_model(reference)
     with bound_socket(port, "--port", PREFERRED_PORT, host) as listening:
         app, head = app_of(folder, limits, exposure)
         _tell(folder, reference, head, listening)

@@ -263,10 +263,9 @@ def _send_what_is_left() -> None:
 
 def forget_unsent() -> None:
     """Drops the logs and events that wait for a server which is gone: Prefect would try each for seconds, at exit."""
-    from prefect.events.worker import EventsWorker
-    from prefect.logging.handlers import APILogWorker
+    from prefect._internal.concurrency.services import _active_services
 
-    for service in (*APILogWorker._instances.values(), *EventsWorker._instances.values()):
+    for service in list(_active_services):
         with suppress(queue.Empty):
             while True:
                 service._queue.get_nowait()

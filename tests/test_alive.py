@@ -13,9 +13,10 @@ from uuid import UUID, uuid4
 
 import psutil
 import pytest
+from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
-from prefect.states import AwaitingRetry, Cancelling, Suspended
+from prefect.states import AwaitingRetry, Cancelling, Running, Suspended
 
 from tasks import alive, home
 from tasks.alive import FILE, Watch, at_work, hold
@@ -104,6 +105,21 @@ def test_a_look_needs_no_server_where_there_is_nothing_to_say(fresh_home: Path) 
     file.write_text(json.dumps({**vars(gone), "host": "another machine"}))
     watch.look()
     assert not watch._gone
+
+
+def test_a_run_that_registered_its_model_and_could_not_say_so_has_completed(
+    fresh_home: Path, prefect_server: str
+) -> None:
+    with SyncPrefectClient(prefect_server) as client:
+        run = client.create_flow_run(Flow(lambda: None, name="registers"), state=Running())
+        folder = home.run_folder(str(run.id))
+        folder.mkdir(parents=True)
+        (folder / FILE).write_text(json.dumps(vars(alive.Carrier(pid=1, created=0.0, by_hand=True))))
+        (folder / "registered.json").write_text("{}")
+        watch = Watch(prefect_server)
+        watch.look()
+        watch.look()
+        assert client.read_flow_run(run.id).state_name == "Completed"
 
 
 @pytest.mark.timeout(200)

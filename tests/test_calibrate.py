@@ -34,6 +34,7 @@ def test_what_is_compared_depends_on_model_device_and_time() -> None:
     assert hurried == ("blockwise",) and "from a budget of 240 s" in reason
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_real_workers_are_measured_once_and_a_cluster_says_how_many_it_has(
     fresh_home: Path, corpus_texts: list[str], monkeypatch: pytest.MonkeyPatch

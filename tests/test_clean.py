@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any, get_args
@@ -171,11 +171,14 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-def test_ten_kills_and_any_number_of_processes_change_no_byte(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "moments", [(1, 3, 7), pytest.param((1, 1, 2, 3, 3, 4, 5, 6, 7, 8), marks=pytest.mark.slow)]
+)
+def test_kills_and_any_number_of_processes_change_no_byte(tmp_path: Path, moments: Sequence[int]) -> None:
     clean_many(tmp_path / "whole")
     clean_many(tmp_path / "others", workers=2)
     assert files_of(tmp_path / "others") == files_of(tmp_path / "whole")
-    for at in (1, 1, 2, 3, 3, 4, 5, 6, 7, 8):
+    for at in moments:
         process = FORK.Process(target=killed_at, args=(tmp_path / "killed", at))
         process.start()
         process.join()

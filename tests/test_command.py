@@ -90,31 +90,35 @@ def test_a_disk_that_is_full_is_said_before_any_compute(
         launch.read_request("python-code", None, None, [])
 
 
-def test_bad_data_and_settings_stop_at_the_door(tmp_path: Path) -> None:
-    """One home for all, so that the server starts once."""
-    empty, small = tmp_path / "empty", tmp_path / "small"
-    empty.mkdir()
-    small.mkdir()
+def some_texts(folder: Path) -> Path:
+    """Fewer than a training takes."""
+    folder.mkdir()
     for number in range(120):
         words = random.Random(number).choices(
             ["some", "few", "plain", "words", "that", "differ", "from", "text", "to", "text"], k=20
         )
-        (small / f"{number}.txt").write_text(" ".join(words))
-    cases = {
-        f"source.paths={tmp_path}/missing.txt": "missing.txt",
-        f"source.paths={empty}": str(empty),
-        "learning.optimzer.kind=muon": "did you mean 'optimizer'",
-        "compute.workers=1000": "ask for at most",
-    }
-    for setting, message in cases.items():
-        paths = ["--set", f"source.paths={small}"]
-        done = shoestring("run", "my-text", *paths, "--set", setting, home=tmp_path / "home")
-        assert done.returncode == 2, done.stderr
-        assert message in done.stderr
-        assert "Traceback" not in done.stderr
-    done = shoestring("run", "my-text", "--set", f"source.paths={small}", home=tmp_path / "home")
+        (folder / f"{number}.txt").write_text(" ".join(words))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("source.paths=no/missing.txt", "missing.txt"),
+        ("source.paths=no", "holds no file that can be read"),
+        ("learning.optimzer.kind=muon", "did you mean 'optimizer'"),
+        pytest.param("compute.workers=1000", "ask for at most", marks=pytest.mark.slow),
+        pytest.param("seed=0", "tokens", marks=pytest.mark.slow),  # how much text is needed
+    ],
+)
+def test_bad_data_and_settings_stop_at_the_door(tmp_path: Path, setting: str, message: str) -> None:
+    (tmp_path / "no").mkdir()
+    given = ["--set", f"source.paths={some_texts(tmp_path / 'texts')}", "--set"]
+    given += [setting.replace("=no", f"={tmp_path}/no")]
+    done = shoestring("run", "my-text", *given, home=tmp_path / "home")
     assert done.returncode == 2, done.stderr
-    assert "tokens" in done.stderr  # a corpus smaller than it takes says how much text is needed
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def start_run(home: Path, *words: str, name: str = "run") -> subprocess.Popen[str]:

@@ -223,6 +223,7 @@ def test_two_workers_learn_what_one_learns(name: str, two: Path, alone: Alone) -
     assert_equal_runs(alone.folder(blueprint), two / name, RELATIVE[str(blueprint.learning.optimizer.kind)])
 
 
+@pytest.mark.slow
 def test_four_workers_have_the_gradients_of_one_and_learn_the_same(
     tmp_path: Path, shards: Path, alone: Alone
 ) -> None:
