@@ -159,7 +159,9 @@ class Watch:
                 run = client.read_flow_run(UUID(path.parent.name))
                 if run.state and run.state.is_running():
                     done = (path.parent / "registered.json").exists()
-                    ended: State = Completed(message=REGISTERED_MEANWHILE) if done else Crashed(message=KILLED)
+                    ended: State = (
+                        Completed(message=REGISTERED_MEANWHILE) if done else Crashed(message=KILLED)
+                    )
                     client.set_flow_run_state(run.id, ended)
                 elif run.state and run.state.is_cancelling():
                     client.set_flow_run_state(run.id, Cancelled(message="its process has ended"))

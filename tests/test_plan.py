@@ -1,10 +1,11 @@
 import json
 import math
 import time
+from itertools import count
 
 import pytest
 
-from tasks import telemetry
+from tasks import telemetry, timing
 from tasks.artifacts import Corpus, InputError, Splits, Tokens
 from tasks.calibrate import Calibration, Probe
 from tasks.clock import Clock, make_clock
@@ -20,7 +21,7 @@ from tasks.settle import (
     open_depths,
 )
 from tasks.study import Search
-from tasks.timing import EXIT_SECONDS
+from tasks.timing import EXIT_SECONDS, slowness
 from training.blueprint import Blueprint, Learning
 from training.budget import TokenCount, Wall
 from training.model import Scratch, hidden_parameters
@@ -165,7 +166,7 @@ def test_speeds_and_times_of_earlier_runs_are_believed() -> None:
     sure = planned(depth=3, evidence=Evidence(runs=(FIRST_RUN,) * 9, champion=False))
     alone = planned(depth=3).tokens_per_second
     assert 0.9 * alone < sure.tokens_per_second < 0.94 * alone < told.tokens_per_second < 0.99 * alone
-    assert told.judging.seconds == pytest.approx(9.0 + EXIT_SECONDS)
+    assert told.judging.seconds == pytest.approx(9.0 + slowness() * EXIT_SECONDS)
     elsewhere = FIRST_RUN.model_copy(update={"same_machine": False})
     strange = planned(depth=3, evidence=Evidence(runs=(elsewhere,), champion=False))
     assert strange.tokens_per_second == planned(depth=3).tokens_per_second
@@ -245,6 +246,15 @@ def test_judging_fits_into_what_is_reserved_for_it() -> None:
     forgetting_nothing = Evidence(champion=True, earlier_tests=True)
     more = planned(tokens=some_tokens(test_tokens=50_000_000), evidence=forgetting_nothing)
     assert 3 * (more.evaluation_seconds or 0) < more.reserve_seconds < 0.4 * 300
+
+
+def test_a_machine_is_never_said_to_be_faster_than_the_one_of_the_constants(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for seconds, factor in ((1e-6, 1.0), (0.021, 2.0), (9.0, timing.SLOWEST)):
+        ticks = count(0.0, seconds)
+        monkeypatch.setattr(timing.time, "perf_counter", lambda ticks=ticks: next(ticks))
+        assert timing.slowness.__wrapped__() == pytest.approx(factor)
 
 
 def test_a_budget_that_preparing_used_up_is_refused_with_one_that_suffices() -> None:
