@@ -253,7 +253,7 @@ def test_a_machine_is_never_said_to_be_faster_than_the_one_of_the_constants(
 ) -> None:
     for seconds, factor in ((1e-6, 1.0), (0.021, 2.0), (9.0, timing.SLOWEST)):
         ticks = count(0.0, seconds)
-        monkeypatch.setattr(timing.time, "perf_counter", lambda ticks=ticks: next(ticks))
+        monkeypatch.setattr(time, "perf_counter", lambda ticks=ticks: next(ticks))
         assert timing.slowness.__wrapped__() == pytest.approx(factor)
 
 
