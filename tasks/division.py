@@ -8,11 +8,8 @@ from dataclasses import dataclass
 
 LEAST_FOLD_SECONDS = 15.0  # by eye: one of 8 s ended at 2.49 bits per byte where 207 s of the same gave 1.44
 FOLDS_SHARE = 0.09  # of the time left to train; by eye
-TRIAL_SHARE, LEAST_TRIAL_SECONDS = (
-    1 / 12,
-    12.0,
-)  # of the time left to train; shorter trials rank settings badly
-PRUNING_SAVES = 0.45  # of the trials' time, that is spent with pruning; see the README's table of planning
+TRIAL_SHARE, LEAST_TRIAL_SECONDS = 1 / 12, 12.0  # of the time left to train; shorter ones rank settings badly
+PRUNING_SAVES = 0.45  # of the trials' time, that is spent with pruning; see tests/benchmarks/README.md
 GAIN, GAIN_TRIALS = 0.015, 12.0  # most that a search won over the defaults here, and the trials to half of it
 SEARCH_SHARES = (0.0, 0.03, 0.05, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3)
 WORTH_IT = 0.001  # relative score; less is not worth a word

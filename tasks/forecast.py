@@ -11,10 +11,8 @@ from training.model import hidden_parameters
 from training.objectives import Objective
 
 EARLY_ERROR = 0.012  # relative, of a score at a third of a training against one that ends there; seven texts
-OTHERS_ERROR = (
-    0.08  # the same where it had another optimizer, schedule or dropout: adamw against muon, measured
-)
-SEEDS_ERROR = 0.01  # relative, of another run's score: seed, settings, batch; measured, see the README
+OTHERS_ERROR = 0.08  # the same where optimizer, schedule or dropout were others: adamw against muon, measured
+SEEDS_ERROR = 0.01  # relative, of another run's score: seed, settings, batch; measured, see DECISIONS.md
 
 
 def point_of(

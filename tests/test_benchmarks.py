@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks.figures import Figure, report, shown
-from tests.benchmarks.readme import rewrite, table
+from tests.benchmarks.readme import PAGES, headlines, rewrite, table
 from tests.benchmarks.watched import watch
 
 MEGABYTES = 150
@@ -92,6 +92,14 @@ def test_the_readme_shows_the_latest_full_figures_and_nothing_else_changes(tmp_p
     assert rewrite(made, results) == made
     with pytest.raises(SystemExit, match="BENCH=other"):
         rewrite(page.replace("main_job", "other"), results)
+
+
+def test_the_first_page_names_what_there_are_results_of(tmp_path: Path) -> None:
+    for page in PAGES:
+        assert rewrite(page.read_text()) == page.read_text()
+    (tmp_path / "none.jsonl").touch()
+    with pytest.raises(SystemExit, match="or mend HEADLINES"):
+        headlines(tmp_path / "none.jsonl")
 
 
 def test_watching_sees_the_memory_of_children_and_what_was_said() -> None:

@@ -20,7 +20,7 @@ UNITS_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 COUNTED = re.compile(r"\s*(\d+(?:\.\d+)?(?:[eE]\+?\d+)?)\s*([kKMGTPE]?)\s*(tok|tokens?|flops?|FLOPs?)\s*")
 SCALES = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
 SMALLEST = {"tokens": 50_000, "flops": 1e11}  # some twenty steps of the smallest model
-TOKENS_A_SECOND, FLOPS_A_SECOND = 2e4, 3e11  # of training, on two cores; measured, see the README
+TOKENS_A_SECOND, FLOPS_A_SECOND = 2e4, 3e11  # of training, on two cores; measured
 
 # How fast the worth of repeated tokens decays, and of parameters beyond those that the text can fill
 # (Muennighoff et al. 2023, appendix A).

@@ -1,6 +1,6 @@
-"""Rewrites the README's tables, between `<!-- bench:NAME -->` and `<!-- end -->`, from the latest results.
+"""Rewrites the tables of both READMEs, between `<!-- bench:NAME -->` and `<!-- end -->`, from the latest results.
 
-NAME is a benchmark, or a benchmark and its part: `training/quality`.
+NAME is a benchmark, or a benchmark and its part: `training/quality`. `headlines` are a few figures of several.
 
 `python -m tests.benchmarks.readme`. Quick results are not for readers.
 """
@@ -13,7 +13,20 @@ from typing import Any
 
 from tests.benchmarks.figures import RESULTS, short
 
-README = Path(__file__).parents[2] / "README.md"
+PAGES = (Path(__file__).parents[2] / "README.md", Path(__file__).with_name("README.md"))
+# Benchmark and figure, and what a reader of the first page is told that it is.
+HEADLINES = {
+    ("training/quality", "below nanoGPT, 180 s"): "test score below nanoGPT's, 180 s on one core each",
+    (
+        "main_job",
+        "difference, test, 5m",
+    ): "test score against `transformers.Trainer` as it comes, 5 minutes each",
+    ("planning/clock", "on time"): "ended within 2 % and 5 s of the budget, 1 to 6 minutes",
+    ("training/scaling", "2 workers against 1, a batch each"): "speed of two workers against one",
+    ("training/checkpoint", "stall, a checkpoint every 15 s"): "time that checkpoints take",
+    ("data/near", "ours to datatrove's"): "near-duplicates dropped, speed against datatrove's",
+    ("data/tokenizing", "tokenizing against datasets.map"): "tokenizing, speed against `datasets.map`",
+}
 BLOCK = re.compile(r"(<!-- bench:([\w/]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 PART = re.compile(r"--part[ =]\S+")
 
@@ -42,6 +55,21 @@ def table(lines: list[dict[str, Any]]) -> str:
     return "\n".join([*rows, "", f"<sub>{source}, {machine['memory_gb']} GB; `{command(last)}`</sub>"])
 
 
+def headlines(results: Path) -> str:
+    """Markdown of a few figures, each with the command that measures it again."""
+    rows = ["| | | interval | `make bench` |", "|---|---|---|---|"]
+    machines = set()
+    for (bench, name), told in HEADLINES.items():
+        line = next((line for line in latest(results, bench) if line["figure"] == name), None)
+        if line is None:
+            raise SystemExit(f"{results.name} holds no {name!r} of {bench}: run it, or mend HEADLINES")
+        interval = f"{short(line['low'])} to {short(line['high'])}"
+        how = f"`{command(line).removeprefix('make bench ')}`, {line['date'][:10]}"
+        machines.add("{cores} cores of {cpu}, {memory_gb} GB".format(**line["machine"]))
+        rows.append(f"| {told} | **{short(line['value'])} {line['unit']}** | {interval} | {how} |")
+    return "\n".join([*rows, "", f"<sub>{'; '.join(sorted(machines))}</sub>"])
+
+
 def command(line: dict[str, Any]) -> str:
     """What measures this table again: as it was run, but of several parts only the table's own."""
     name, _, part = line["bench"].partition("/")
@@ -51,9 +79,11 @@ def command(line: dict[str, Any]) -> str:
 
 
 def rewrite(text: str, results: Path = RESULTS) -> str:
-    """The README with its tables made anew. Raises SystemExit where a benchmark has no results."""
+    """A page with its tables made anew. Raises SystemExit where a benchmark has no results."""
 
     def block(match: re.Match[str]) -> str:
+        if match[2] == "headlines":
+            return f"{match[1]}{headlines(results)}\n{match[3]}"
         lines = latest(results, match[2])
         if not lines:
             raise SystemExit(
@@ -65,14 +95,13 @@ def rewrite(text: str, results: Path = RESULTS) -> str:
 
 
 def main() -> None:
-    """Writes the README where a table changed."""
-    before = README.read_text(encoding="utf-8")
-    after = rewrite(before)
-    README.write_text(after, encoding="utf-8")
-    print(
-        "the README's tables are new" if after != before else "the README's tables were up to date",
-        file=sys.stderr,
-    )
+    """Writes the pages whose tables changed."""
+    for page in PAGES:
+        before = page.read_text(encoding="utf-8")
+        after = rewrite(before)
+        page.write_text(after, encoding="utf-8")
+        state = "new" if after != before else "up to date"
+        print(f"{page.relative_to(PAGES[0].parent)}: its tables are {state}", file=sys.stderr)
 
 
 if __name__ == "__main__":
