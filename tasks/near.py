@@ -34,9 +34,8 @@ DEVIATIONS = 4.5  # signatures may agree by so much less than is expected: loses
 WINDOW = 64  # neighbours in a bucket that a document is compared with; by eye
 LINKS = 16  # candidates of a document in one bucket. In a crowd that is just about similar 1 of 972 was lost; by 8, 8
 BLOCK_SHINGLES = 2**22  # of texts remembered at once: 32 MiB, and as much again for the texts
-ROUND_PAIRS = (
-    2**16
-)  # remembered, with repeats, before they are looked at: of a crowd of copies, few are then new
+# Remembered, with repeats, before they are looked at: of a crowd of copies, few are then new.
+ROUND_PAIRS = 2**16
 BLOCK_PAIRS = 2**18  # looked at at once: some 50 MiB
 COLUMN_SHINGLES = 2**12  # whose 64 minima are sought at once, in a core's cache
 

@@ -29,10 +29,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 JUDGED_ON = "report/test_documents.parquet"
-LOOKING_SHARE, LOOKING_SECONDS = (
-    0.05,
-    60.0,
-)  # of the budget, and at most, for the champion to read what is seen
+LOOKING_SHARE, LOOKING_SECONDS = 0.05, 60.0  # of the budget, and at most, to read what is seen
 
 
 class NewDocuments(Choice):

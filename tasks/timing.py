@@ -23,10 +23,8 @@ from training.objectives import Objective
 STEPS_SHARE = 0.97  # of a final run's time, that steps take; the rest are looks at validation, measured
 # Completions and plots; MLflow; the exit. Measured where `slowness` is 1; where it is 1.9, all took 15 s.
 SAMPLES_SECONDS, REGISTER_SECONDS, EXIT_SECONDS = 2.5, 1.5, 4.0
-COMPILED_SECONDS, SLOWEST = (
-    0.0105,
-    4.0,
-)  # argparse's 2,600 lines by Python's compiler; a stall is no slower than that
+COMPILED_SECONDS = 0.0105  # argparse's 2,600 lines, by Python's compiler, where `slowness` is 1
+SLOWEST = 4.0  # more is a stall
 EVALUATION_SHARE = 0.06  # of the budget, at most; a sample of the test split is scored if it takes longer
 SLACK_SHARE, LEAST_SLACK_SECONDS = 0.004, 0.8  # of the budget, for what no plan foresees
 SURE_SHARE, EARLIER_SHARE = 0.35, 0.12  # relative half width of a 90 % interval: by rule, from earlier runs

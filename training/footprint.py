@@ -5,10 +5,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from training.budget import training_flops_per_token
 
-WEIGHT_BYTES, GRADIENT_BYTES = (
-    4,
-    4,
-)  # float32; with two moments of Adam 16 (Rajbhandari et al. 2020, section 3.1)
+WEIGHT_BYTES, GRADIENT_BYTES = 4, 4  # float32; with Adam's moments 16 (Rajbhandari et al. 2020, section 3.1)
 # Bytes that a layer keeps for the backward pass, for each value of its width and for each attention
 # score. Korthikanti et al. 2022 (equation 2) count 34 and 5 for fused code in 16 bits; the layers of
 # transformers keep 58 to 75 in bf16, as norms and rotations are in float32, and 75 to 110 in float32.
