@@ -33,13 +33,13 @@ PROBE_DEPTH = 2  # of a model whose depth is open
 DEPTHS_MEASURED = ((0.0, (1, 2)), (150.0, (1, 2, 4)), (900.0, (2, 4, 6)), (7200.0, (2, 4, 6, 10)))
 LEAST_BUDGET_SECONDS = 240.0  # in which they are compared; the comparison takes about 4
 SHARE, LEAST_SECONDS, MOST_SECONDS = 0.003, 0.7, 2.5  # of the budget, for each measurement
-PROBE_SHARE, LONGEST_PROBE_SECONDS = 0.016, 60.0  # the same for the probe whose score is extrapolated
+PROBE_SHARE, LONGEST_PROBE_SECONDS = 0.012, 60.0  # the same for the probe whose score is extrapolated
 SLOWEST_STEP = 25.0  # times as long as a measurement; who takes longer is sent away
 EARLY = 1 / 3  # of the probe, at which it is looked at once more
 FIRST_STEPS = 2  # which are slow
 LEAST_STEPS, LEAST_OTHER_STEPS = 10, 8  # of the probe, and of a measurement; their speed varies twofold
 WATCHED_TOKENS = 16_384  # of the validation split
-SCORING_SHARE = 0.008  # of the budget, to score the probe on the test split
+SCORING_SHARE = 0.006  # of the budget, to score the probe on the test split
 PIECE = 4  # contexts; the test split is scored in pieces so long, as most of its windows have something before them
 
 
