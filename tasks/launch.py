@@ -20,6 +20,7 @@ from tasks.artifacts import InputError
 from tasks.recipe import TOGETHER, check_files, check_parameters, check_together, load_recipe
 from tasks.server import API_VARIABLE, answers, forget_unsent, start_prefect_server
 from training.budget import parse_budget
+from training.imports import uncollected
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -72,11 +73,12 @@ def execute(
     if interrupted and not hold(interrupted):
         raise InputError(f"run {interrupted[:8]} is still running: stop it first, or let it come to its end")
     with _ray_beside() if trains else _ray_ended(), start_prefect_server() as server:
-        if trains:
-            _start_workers(request if request is not None else _planned(str(interrupted)))
-        flow = load_flow()  # imports all the rest, while servers and workers start
-        from tasks.terminal import StageLines
-        from tasks.workers import save_all
+        with uncollected():
+            if trains:
+                _start_workers(request if request is not None else _planned(str(interrupted)))
+            flow = load_flow()  # imports all the rest, while servers and workers start
+            from tasks.terminal import StageLines
+            from tasks.workers import save_all
 
         if request is not None:
             parameters = check_parameters(flow.fn, request)

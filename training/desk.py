@@ -9,9 +9,12 @@ import pickle
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from training.imports import uncollected
 
 POLL_SECONDS = 0.02
 GRACE_SECONDS = 5.0  # after which a worker that is late ends itself, to be started anew
@@ -76,7 +79,8 @@ class Desk:
             if not path.exists():
                 time.sleep(POLL_SECONDS)
                 continue
-            job: Job = pickle.loads(path.read_bytes())
+            with uncollected() if number == 0 else nullcontext():  # the first job brings torch with it
+                job: Job = pickle.loads(path.read_bytes())
             mine = (
                 job.rank is None or job.rank % world_size == rank
             )  # also of those that a smaller group lacks
