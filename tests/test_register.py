@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import version as installed
 from pathlib import Path
 
 import mlflow
@@ -12,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tasks import tracking
 from tasks.generate import resolve_model
 from tasks.heads import USES
+from tasks.logged_model import _know_no_modules
 from tasks.register import Promotion, flatten, register
 from tasks.verdict import Verdict
 from tests import tiny_run
@@ -134,6 +136,18 @@ def test_the_registered_folder_is_one_whole_model(
     assert info.model_id == model_id
     requirements = (folder / "requirements.txt").read_text().split()
     assert all("==" in line and "+" not in line for line in requirements)
+
+
+def test_requirements_are_compared_without_a_look_at_every_file_of_every_package(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from mlflow.utils import requirements_utils
+
+    monkeypatch.setattr(requirements_utils, "_MODULES_TO_PACKAGES", None)
+    monkeypatch.setattr(requirements_utils.importlib_metadata, "packages_distributions", pytest.fail)
+    _know_no_modules()
+    assert requirements_utils._check_requirement_satisfied(f"torch=={installed('torch')}") is None
+    assert requirements_utils._check_requirement_satisfied("torch==0.1") is not None
 
 
 @pytest.mark.parametrize("head", ["masked", "classification"])
