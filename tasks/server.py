@@ -92,14 +92,13 @@ class PrefectServer:
     def _keep_up(self, exposure: Exposure | None) -> None:
         port = int(self.page.rsplit(":", 1)[1])
         while not self._left.wait(KEEP_SECONDS):
-            with _lock():
-                if self._left.is_set() or (self.process and self.process.alive()):
-                    continue
-                try:
-                    self.process = (_running() or _start(port, 0, exposure)).process
-                except (InputError, OSError) as problem:
-                    self.problem = problem
-                    return
+            try:
+                with _lock():
+                    if not (self._left.is_set() or (self.process and self.process.alive())):
+                        self.process = (_running() or _start(port, 0, exposure)).process
+            except (InputError, OSError) as problem:  # no port, no disk, or no home any more
+                self.problem = problem
+                return
 
     def __enter__(self) -> Self:
         return self
