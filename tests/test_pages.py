@@ -64,7 +64,7 @@ def test_a_run_is_started_from_the_form_watched_and_compared(
         browser.refresh()
         wait_for(lambda: "Completed" in said(browser))
         click(browser, "Artifacts")
-        wait_for(lambda: "plan" in said(browser).lower() and "card" in said(browser).lower())
+        wait_for(lambda: all(f"\n{key}\n" in said(browser) for key in ("plan", "trained", "registered")))
         keep(browser, "run_page.png")
         runs = asked(
             f"{mlflow}/ajax-api/2.0/mlflow/runs/search", {"experiment_ids": ["1"], "max_results": 50}
