@@ -1,12 +1,10 @@
 """A run from the command line: checks at the door, servers and workers up, and the flow."""
 
 import json
-import os
 import shutil
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +16,7 @@ from tasks import home
 from tasks.alive import REGISTERED_MEANWHILE, hold
 from tasks.artifacts import InputError
 from tasks.recipe import TOGETHER, check_files, check_parameters, check_together, load_recipe
-from tasks.server import API_VARIABLE, answers, forget_unsent, start_prefect_server
+from tasks.server import forget_unsent, start_prefect_server
 from training.budget import parse_budget
 from training.imports import uncollected
 
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
 SMALLEST_DISK_BYTES = 500e6
-BACK_SECONDS = 20.0  # that a Prefect server which is gone when a run ends may take to come back
 SAVING_SECONDS = 10.0  # for last checkpoints, when the user ends the run
 RESUMABLE = "train-best-model"  # the flow that goes on where it was stopped
 
@@ -218,19 +215,19 @@ def _carry_out(flow: "Flow[..., Any]", run: "FlowRun", parameters: dict[str, Any
 
 def _make_known(run_id: UUID, problem: Exception) -> None:
     """Tells a Prefect server that comes back soon that the run has ended well; else says that it does not know."""
+    import httpx
     from prefect.client.orchestration import get_client
     from prefect.states import Completed
 
-    url = os.environ[API_VARIABLE]
-    deadline = time.monotonic() + BACK_SECONDS
-    while not (there := answers(url, 2)) and time.monotonic() < deadline:
-        time.sleep(1)
-    if there:
-        with get_client(sync_client=True) as client:
+    try:
+        with get_client(sync_client=True) as client:  # which tries for some seconds, as the engine did before
             client.set_flow_run_state(run_id, Completed(message=REGISTERED_MEANWHILE), force=True)
-        return
-    print(f"the Prefect server is gone ({problem}) and does not know that the run has ended", file=sys.stderr)
-    forget_unsent()
+    except httpx.TransportError:
+        print(
+            f"the Prefect server is gone ({problem}) and does not know that the run has ended",
+            file=sys.stderr,
+        )
+        forget_unsent()
 
 
 def _mark_cancelled(run_id: UUID) -> None:

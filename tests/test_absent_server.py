@@ -20,7 +20,7 @@ PORT = 14999
 API = f"http://{LOOPBACK}:{PORT}/api"
 BUDGET_SECONDS = 100
 AWAY_SECONDS = 30
-GIVING_UP_SECONDS = 75  # Prefect tries twice for 14 s to say that the run has ended, then we for 20
+GIVING_UP_SECONDS = 75  # three times Prefect tries for 14 s to say that the run has ended
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(BUDGET_SECONDS + GIVING_UP_SECONDS + 240)]
 
 

@@ -20,7 +20,7 @@ HEADLINES = {
     (
         "main_job",
         "difference, test, 5m",
-    ): "test score against `transformers.Trainer` as it comes, 5 minutes each",
+    ): "test score against `transformers.Trainer`'s as it comes, 5 minutes",
     ("planning/clock", "on time"): "ended within 2 % and 5 s of the budget, 1 to 6 minutes",
     ("training/scaling", "2 workers against 1, a batch each"): "speed of two workers against one",
     ("training/checkpoint", "stall, a checkpoint every 15 s"): "time that checkpoints take",
