@@ -118,9 +118,8 @@ def job(asked: Asked, options: Options) -> Job:
 def memory(options: Options) -> list[Figure]:
     """The most memory that the whole cleaning holds, over a corpus of 40 times the megabytes asked for."""
     size = write_texts(options.folder / "texts.jsonl", options.text, 40 * options.megabytes) / 1e6
-    as_a_command = replace(
-        job(cleaned("clean", 1, "any"), options), settings={}
-    )  # whose process is not set up
+    # As the command has it, whose own process is not set up for speed.
+    as_a_command = replace(job(cleaned("clean", 1, "any"), options), settings={})
     seen = run_together([as_a_command], 1)[0]
     return [of(f"peak memory of cleaning {size:,.0f} MB", [seen["peak_mb"] / 1000], "GB", "<= 1", "<= 0.5")]
 

@@ -17,10 +17,7 @@ PAGES = (Path(__file__).parents[2] / "README.md", Path(__file__).with_name("READ
 # Benchmark and figure, and what a reader of the first page is told that it is.
 HEADLINES = {
     ("training/quality", "below nanoGPT, 180 s"): "test score below nanoGPT's, 180 s on one core each",
-    (
-        "main_job",
-        "difference, test, 5m",
-    ): "test score against `transformers.Trainer`'s as it comes, 5 minutes",
+    ("main_job", "difference, test, 5m"): "test score against `transformers.Trainer`'s defaults, 5 minutes",
     ("planning/clock", "on time"): "ended within 2 % and 5 s of the budget, 1 to 6 minutes",
     ("training/scaling", "2 workers against 1, a batch each"): "speed of two workers against one",
     ("training/checkpoint", "stall, a checkpoint every 15 s"): "time that checkpoints take",
