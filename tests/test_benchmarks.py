@@ -107,7 +107,7 @@ def test_watching_sees_the_memory_of_children_and_what_was_said() -> None:
     parent = (
         f"import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', {child!r}]).returncode + 3)"
     )
-    watched = watch([sys.executable, "-c", parent])
+    watched = watch([sys.executable, "-c", parent], sample_seconds=0.5)
     assert (watched.code, watched.output, watched.errors) == (3, "fed\n", "")
     assert MEGABYTES < watched.peak_bytes / 2**20 < 3 * MEGABYTES
     assert 1.5 < watched.seconds < 60

@@ -47,7 +47,7 @@ def main(arguments: Arguments) -> list[Figure]:
 def _start(home: str) -> tuple[float, float]:
     """Seconds to the first answer, and MiB of memory then."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    done = watch([sys.executable, "-c", A_START, home], ours, ROOT)
+    done = watch([sys.executable, "-c", A_START, home], ours, ROOT, sample_seconds=None)
     if done.code:
         raise RuntimeError(done.errors)
     seconds, memory = json.loads(done.output)

@@ -111,7 +111,7 @@ def observe(request: Request, home: Path, say: Any) -> Observed:
     """Runs it in a process of its own, in a home that several share, as a person's runs do."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(OURS_TO_SET)}
     words = [str(SHOESTRING), *request.words, "--json", "--home", str(home)]
-    watched = watch(words, environment, ROOT)
+    watched = watch(words, environment, ROOT, sample_seconds=None)
     found = None
     if watched.code == 0:
         found = json.loads(watched.output.splitlines()[-1])
