@@ -31,7 +31,7 @@ PROBE = "probe"  # the folder of the probe, in the run's
 PROBE_DEPTH = 2  # of a model whose depth is open
 # Measured from so many seconds of budget on: those about the depth that such a budget can feed.
 DEPTHS_MEASURED = ((0.0, (1, 2)), (150.0, (1, 2, 4)), (900.0, (2, 4, 6)), (7200.0, (2, 4, 6, 10)))
-LEAST_BUDGET_SECONDS = 240.0  # in which they are compared; the comparison takes about 4
+LEAST_BUDGET_SECONDS = 450.0  # in which they are compared; the comparison takes 2 to 4
 SHARE, LEAST_SECONDS, MOST_SECONDS = 0.003, 0.7, 2.5  # of the budget, for each measurement
 PROBE_SHARE, LONGEST_PROBE_SECONDS = 0.012, 60.0  # the same for the probe whose score is extrapolated
 SLOWEST_STEP = 25.0  # times as long as a measurement; who takes longer is sent away

@@ -45,6 +45,19 @@ CLOSING_SECONDS = 5.0  # at most, until a closed group has gone
 T = TypeVar("T")
 
 
+class Trainer(TorchTrainer):  # type: ignore[misc]  # Ray tells no types of it
+    """Ray Train's, without the processes that it starts for what is not used here.
+
+    One hands out Ray's own data sets; on a local cluster, which ends with this process, another waits for the
+    controller's death to free its cores.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        """The controller's callbacks, sorted out by name, as they are Ray's own: where those change, all stay."""
+        unused = {"DatasetsCallback"} | (set() if on_cluster() else {"PlacementGroupCleanerCallback"})
+        return [one for one in super()._create_default_callbacks() if type(one).__name__ not in unused]
+
+
 class Workers:
     """A group of workers; an idle one takes a training alone, and all together share one."""
 
@@ -66,7 +79,7 @@ class Workers:
         gpu = self.device == "cuda"
         try:
             start_ray()
-            TorchTrainer(
+            Trainer(
                 serve,
                 train_loop_config={"desk": self.folder},
                 scaling_config=ScalingConfig(

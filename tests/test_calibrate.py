@@ -23,15 +23,15 @@ from training.objectives import CausalLanguageModel, MaskedLanguageModel
 
 def test_what_is_compared_depends_on_model_device_and_time() -> None:
     blueprint = tiny_blueprint()
-    assert attentions(blueprint, "cpu", 300)[0] == ("blockwise", "eager", "sdpa")
-    assert attentions(blueprint, "cuda", 300)[0] == ("sdpa", "eager")
+    assert attentions(blueprint, "cpu", 600)[0] == ("blockwise", "eager", "sdpa")
+    assert attentions(blueprint, "cuda", 600)[0] == ("sdpa", "eager")
     masked = {"model": Scratch(family="modernbert", depth=1), "objective": MaskedLanguageModel()}
-    assert attentions(blueprint.model_copy(update=masked), "cpu", 300)[0] == ("eager", "sdpa")
-    assert attentions(tiny_blueprint(attention="eager"), "cpu", 300) == (("eager",), "user")
+    assert attentions(blueprint.model_copy(update=masked), "cpu", 600)[0] == ("eager", "sdpa")
+    assert attentions(tiny_blueprint(attention="eager"), "cpu", 600) == (("eager",), "user")
     recurrent = blueprint.model_copy(update={"model": Scratch(family="mamba2", depth=1)})
-    assert attentions(recurrent, "cpu", 300) == (("eager",), "the only one for this model")
+    assert attentions(recurrent, "cpu", 600) == (("eager",), "the only one for this model")
     hurried, reason = attentions(blueprint, "cpu", 60)
-    assert hurried == ("blockwise",) and "from a budget of 240 s" in reason
+    assert hurried == ("blockwise",) and "from a budget of 450 s" in reason
 
 
 @pytest.mark.slow
@@ -46,7 +46,7 @@ def test_real_workers_are_measured_once_and_a_cluster_says_how_many_it_has(
     try:
         with stage("Plan the budget") as shown:
             workers = workers_of(Compute(workers=1))
-            found = calibrate(tiny_blueprint(), tokens, workers, fresh_home, 300, shown)
+            found = calibrate(tiny_blueprint(), tokens, workers, fresh_home, 600, shown)
             assert f"{found.attention} {found.rates[1]:,.0f} tokens/s" in found.attention_reason
             assert found.attention_reason.count("tokens/s") == 3
             assert found.peak_flops is not None and found.peak_flops > 1e9
@@ -54,14 +54,14 @@ def test_real_workers_are_measured_once_and_a_cluster_says_how_many_it_has(
             assert found.probe.tokens > 10_000 and 1 < found.probe.test_bits < 5
             assert found.probe.test_error == 0  # all of so small a split is scored
             release_workers()  # who asks again is told what was measured, without workers
-            assert calibrate(tiny_blueprint(), tokens, workers, fresh_home, 300, shown) == found
+            assert calibrate(tiny_blueprint(), tokens, workers, fresh_home, 600, shown) == found
             workers = workers_of(Compute(workers=2))
             known = calibrate(
                 tiny_blueprint(),
                 tokens,
                 workers,
                 fresh_home / "other",
-                300,
+                600,
                 shown,
                 True,
                 ("eager", "prior run x"),

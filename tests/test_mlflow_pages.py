@@ -16,6 +16,7 @@ from tasks.system_metrics import SYSTEM_JOURNAL, SYSTEM_PREFIX, SystemMetrics
 from tasks.telemetry import Tail
 from tasks.tracking import KIND_TAG, UNIT_TAG, MetricName
 from tests import tiny_run
+from tests.test_outbox import write_steps
 from training.journal import Journal
 
 pytestmark = pytest.mark.usefixtures("module_home")
@@ -203,3 +204,29 @@ def test_what_the_machine_did_arrives_as_mlflow_names_it(
     assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= set(names)
     for name in names:
         assert sorted(points(run, name)) == list(range(1, 23))
+
+
+def test_runs_are_compared_by_their_training_first(
+    module_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's page of comparison shows the first metric that a run was given."""
+    monkeypatch.setattr("tasks.system_metrics.SAMPLE_SECONDS", 0.0)
+    folder = home.run_folder("ordered")
+    folder.mkdir(parents=True)
+    SystemMetrics(folder).look()
+    journal = "final/journal.jsonl"
+    letter = Letter(
+        run_id="ordered", run_name="o", journal=journal, system=SYSTEM_JOURNAL, started=time.time()
+    )
+    delivery = outbox.Delivery(letter)
+    delivery.proceed()
+    assert delivery.mlflow_run is not None and not metrics_of(delivery.mlflow_run)
+    write_steps("ordered", range(1, 3), journal)
+    for _ in range(2):
+        delivery.proceed()
+    names = metrics_of(delivery.mlflow_run)
+    assert names[0] == MetricName.TRAIN_LOSS and names[-1].startswith(SYSTEM_PREFIX)
+
+
+def metrics_of(run: str) -> list[str]:
+    return list(tracking.client().get_run(run).data.metrics)
