@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from ray.train.torch import TorchTrainer
 
 from tasks.artifacts import InputError
 from tasks.processes import bound_socket
 from tasks.ray_session import start_ray
+from tasks.workers import Trainer
 
 IN_A_THREAD = """
 import sys
@@ -50,3 +52,20 @@ def test_a_cluster_that_does_not_answer_is_said_at_once(monkeypatch: pytest.Monk
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(InputError, match=f"no Ray cluster answers at RAY_ADDRESS={address}"):
         start_ray()
+
+
+def test_helpers_that_are_left_out_are_called_as_ray_calls_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Ray renames one, it starts again, which only time would show."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert missing() == {"DatasetsCallback", "PlacementGroupCleanerCallback"}
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert missing() == {"DatasetsCallback"}
+
+
+def missing() -> set[str]:
+    """What Ray Train's own trainer has at work and ours has not."""
+    usual, ours = (
+        {type(one).__name__ for one in kind(print)._create_default_callbacks()}
+        for kind in (TorchTrainer, Trainer)
+    )
+    return usual - ours

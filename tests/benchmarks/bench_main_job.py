@@ -185,7 +185,7 @@ def time_and_memory(budget: str, runs: Sequence[Run]) -> list[Figure]:
     """The worst run of each kind; intervals run from the least to the greatest.
 
     Memory is the most that the command and all its descendants (Prefect's server, Ray, workers) held
-    together: the sum of their proportional set sizes twice a second, shared pages counted once.
+    together: the sum of their proportional set sizes every two seconds, shared pages counted once.
     """
 
     def worst(name: str, values: list[float], unit: str, limit: str, must: bool) -> Figure:

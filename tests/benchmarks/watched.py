@@ -1,4 +1,4 @@
-"""A command, run and watched: how long it took and, if asked, the most memory its whole process tree held."""
+"""A command, run and watched: how long it took and, unless nobody asks, the most memory its process tree held."""
 
 import subprocess
 import threading
