@@ -46,7 +46,7 @@ def challenger(module_home: Path) -> Work:
 
 
 def generate(folder: Path) -> object:
-    return list(complete(resolve_model(str(folder)), "def", Wish(2)))
+    return list(complete(resolve_model(str(folder)), "def", Wish(8, temperature=0.0)))
 
 
 def predict(folder: Path) -> object:
