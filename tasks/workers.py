@@ -160,7 +160,8 @@ class Workers:
     def save_all(self, seconds: float) -> None:
         """Has every training under way write its checkpoint, if it keeps any, and end."""
         until = time.monotonic() + seconds
-        running = [number for number in self._trainings if not self._desk.answered(number)]
+        with self._lock:
+            running = [number for number in self._trainings if not self._desk.answered(number)]
         for number in running:
             (self._trainings[number] / STOP).touch()
         while time.monotonic() < until and not all(map(self._desk.answered, running)):
@@ -185,6 +186,7 @@ class Workers:
 
     def _lay(self, job: Job, assignment: Assignment | None = None) -> int:
         if assignment is not None:
+            assignment.folder.mkdir(parents=True, exist_ok=True)  # for STOP, before a worker has taken it up
             (assignment.folder / STOP).unlink(missing_ok=True)
         number = self._desk.lay(job)
         if assignment is not None:

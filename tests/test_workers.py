@@ -1,16 +1,25 @@
 """The workers' start, beside which the command imports all the rest."""
 
+import math
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from ray.train.torch import TorchTrainer
 
 from tasks.artifacts import InputError
+from tasks.cluster import Compute
 from tasks.processes import bound_socket
-from tasks.ray_session import start_ray
-from tasks.workers import Trainer
+from tasks.ray_session import start_ray, stop_ray
+from tasks.workers import Trainer, Workers
+from tests.planted import planted_blueprint, planted_tokens
+from training.budget import Wall
+from training.objectives import CausalLanguageModel
+from training.worker import Assignment
 
 IN_A_THREAD = """
 import sys
@@ -69,3 +78,28 @@ def missing() -> set[str]:
         for kind in (TorchTrainer, Trainer)
     )
     return usual - ours
+
+
+@pytest.fixture
+def workers(module_home: Path) -> Iterator[Workers]:
+    """One of them, which starts up still."""
+    group = Workers(Compute(workers=1, device="cpu"))
+    yield group
+    group.release()
+    stop_ray()
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_training_that_no_worker_has_begun_is_stopped_like_any_other(
+    workers: Workers, tmp_path: Path
+) -> None:
+    tokens = planted_tokens(tmp_path, CausalLanguageModel())
+    blueprint = planted_blueprint(tokens, CausalLanguageModel())
+    clock = Wall(time.time() + 3600, math.inf)
+    assignment = Assignment(tmp_path / "training", blueprint, tokens.folder, clock)
+    with ThreadPoolExecutor(1) as threads:
+        training = threads.submit(workers.carry_out, assignment)
+        while not list(workers.folder.rglob("*.job")):
+            time.sleep(0.001)
+        workers.save_all(seconds=0)
+        assert training.result(timeout=60).summary.stopped
