@@ -44,7 +44,20 @@ def test_a_step_that_was_objected_to_is_not_remembered() -> None:
     assert guard.gives_up
 
 
+def test_rows_of_another_length_have_another_level() -> None:
+    guard = watched()
+    guard.expect(32)
+    assert guard.objection(50.0, 1e3) is None
+    for _ in range(WINDOW):
+        guard.expect(32)
+        assert guard.objection(50.0, 1e3) is None
+    assert guard.objection(500.0, 1e3)
+    guard.expect(64)
+    assert guard.objection(500.0, 1e3) is None
+
+
 def test_a_guard_survives_a_checkpoint_exactly() -> None:
     guard = watched()
+    guard.length = 32
     guard.objection(99.0, 1.0)
     assert Guard.from_state(json.loads(json.dumps(guard.state()))) == guard

@@ -6,7 +6,6 @@ numpy, as calling a library thousands of times would take minutes.
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -23,6 +22,7 @@ def classification_metrics(probabilities: Floats, labels: Ints) -> dict[str, flo
     The calibration error is the mean gap between confidence and accuracy over BINS equal bins of
     confidence. Raises ValueError where there is no document.
     """
+    import torch  # 180 MB, without which a corpus can be cleaned and plotted
     from torchmetrics.functional import classification as metrics  # takes a second
 
     if not len(labels):
@@ -89,6 +89,8 @@ def macro_averages(hits: Ints, true: Ints, said: Ints) -> dict[str, float]:
 
 def calibration_bins(confidence: npt.NDArray[np.float32]) -> Ints:
     """int64 [documents]: the bin of each confidence in [0, 1]; a bin holds its lower edge."""
+    import torch
+
     edges = torch.linspace(0, 1, BINS + 1).numpy()
     return np.minimum(np.searchsorted(edges, confidence, side="right") - 1, BINS - 1).astype(np.int64)
 

@@ -24,6 +24,13 @@ class Guard:
     norms: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
     skipped: int = 0  # in a row
     rolled_back: int = 0
+    length: int | None = None  # of the rows
+
+    def expect(self, length: int) -> None:
+        """Says how long the next step's rows are; where that changes, so does the level, and it looks afresh."""
+        if length != self.length:
+            self.forget()
+            self.length = length
 
     def objection(self, loss: float, norm: float) -> str | None:
         """What is wrong with a step of this loss (nats) and gradient norm; None, and remembered, where nothing is."""
@@ -54,6 +61,7 @@ class Guard:
             "norms": list(self.norms),
             "skipped": self.skipped,
             "rolled_back": self.rolled_back,
+            "length": self.length,
         }
 
     @classmethod
@@ -64,6 +72,7 @@ class Guard:
             deque(state["norms"], WINDOW),
             state["skipped"],
             state["rolled_back"],
+            state["length"],
         )
 
 

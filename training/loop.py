@@ -89,6 +89,7 @@ def train(
         started = time.perf_counter()
         before = progress
         length = full_length // 2 if progress < learning.short_context else full_length
+        state.guard.expect(length)
         rows = rows_of(feed.source.rows_in(batch_tokens, length), shared.shares)
         batch = feed.batch(at.place, rows, length, shared.share, shared.shares)
         place, taken = feed.source.moved(at.place, rows, length)
