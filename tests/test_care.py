@@ -49,7 +49,7 @@ def sabotaged(factors: dict[int, float], **learning: object) -> Blueprint:
     CALLS.clear()
     FACTORS.clear()
     FACTORS.update(factors)
-    return tiny_blueprint(**learning).model_copy(update={"objective": Sabotaged()})
+    return tiny_blueprint(**{"short_context": 0.0, **learning}).model_copy(update={"objective": Sabotaged()})
 
 
 @pytest.mark.parametrize("factor", [float("nan"), float("inf"), 1e4])
@@ -61,6 +61,17 @@ def test_a_bad_step_is_skipped_and_noted(shards: Shards, tmp_path: Path, factor:
     assert skipped["step"] == bad + 1 and skipped["reason"]
     assert summary.steps == bad + 9
     assert all(torch.isfinite(tensor).all() for tensor in weights(model))
+
+
+@pytest.mark.parametrize("short_context, skipped", [(0.5, 0), (0.0, MOST_SKIPPED)])
+def test_a_level_that_moves_with_the_length_of_rows_is_in_line(
+    shards: Shards, tmp_path: Path, short_context: float, skipped: int
+) -> None:
+    """As where a text was learnt by heart in short rows."""
+    half = WINDOW + 12
+    blueprint = sabotaged(dict.fromkeys(range(half, 2 * half), 1e4), short_context=short_context)
+    train(blueprint, Slice(shards), TokenCount(2 * half * STEP), Context(tmp_path / "run"))
+    assert len(events(tmp_path / "run", "skipped")) == skipped
 
 
 def test_a_skipped_step_leaves_the_weights_alone(shards: Shards, tmp_path: Path) -> None:
