@@ -20,7 +20,7 @@ from tasks.near import COLUMNS
 from tasks.parts import Counts, Part, Work, batch_name, batches
 from tasks.spread import spread
 
-OPEN_PARTS = 32  # whose texts are at hand while copies are compared
+OPEN_PARTS = 2  # whose texts are at hand while copies are compared, in ascending order
 DAYS_KEPT = 7.0  # drafts that nobody went on with
 LOCK = ".lock"
 Batch = list[Document | SetAside]

@@ -14,7 +14,7 @@ more, and also more that are not alike, which costs little here, as signatures t
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 
 import numpy as np
@@ -33,7 +33,7 @@ COLUMNS = BANDS + 2
 DEVIATIONS = 4.5  # signatures may agree by so much less than is expected: loses 1 pair in 70,000 at 0.8
 WINDOW = 64  # neighbours in a bucket that a document is compared with; by eye
 LINKS = 16  # candidates of a document in one bucket. In a crowd that is just about similar 1 of 972 was lost; by 8, 8
-BLOCK_SHINGLES = 2**22  # of texts remembered at once: 32 MiB, and as much again for the texts
+BLOCK_SHINGLES = 2**22  # remembered at once: 32 MiB
 # Remembered, with repeats, before they are looked at: of a crowd of copies, few are then new.
 ROUND_PAIRS = 2**16
 BLOCK_PAIRS = 2**18  # looked at at once: some 50 MiB
@@ -104,7 +104,7 @@ def clusters(
             roots = forest.roots(np.array(block))
             apart = [pair for pair, new in zip(block, roots[:, 0] != roots[:, 1], strict=True) if new]
             wanted = sorted({at for pair in apart for at in pair})
-            sets = dict(zip(wanted, shingle_sets([text_of(at) for at in wanted]), strict=True))
+            sets = dict(zip(wanted, shingle_sets(map(text_of, wanted)), strict=True))
             for low, high in apart:
                 if forest.joined(low, high):
                     continue
@@ -132,7 +132,7 @@ def jaccard(first: Hashes, second: Hashes) -> float:
     return shared / together if together else 1.0
 
 
-def shingle_sets(texts: Sequence[str]) -> Iterator[Hashes]:
+def shingle_sets(texts: Iterable[str]) -> Iterator[Hashes]:
     """The sorted hashes of each text's shingles, each once."""
     for group in groups(texts):
         shingles, starts = runs(words(group), SHINGLE_WORDS, shorter=True)

@@ -8,7 +8,7 @@ five characters say less than five words. In other scripts without blanks, what 
 of punctuation counts as one word.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import NamedTuple
@@ -54,16 +54,17 @@ class Ragged(NamedTuple):
     starts: Numbers  # [texts + 1]
 
 
-def groups(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    """The texts in order, in runs of about GROUP_CHARACTERS."""
-    first, characters = 0, 0
-    for at, text in enumerate(texts):
+def groups(texts: Iterable[str]) -> Iterator[list[str]]:
+    """The texts in order, in runs of about GROUP_CHARACTERS; they are drawn as they are needed."""
+    group, characters = list[str](), 0
+    for text in texts:
         if characters and characters + len(text) > GROUP_CHARACTERS:
-            yield texts[first:at]
-            first, characters = at, 0
+            yield group
+            group, characters = [], 0
+        group.append(text)
         characters += len(text)
-    if first < len(texts):
-        yield texts[first:]
+    if group:
+        yield group
 
 
 def words(texts: Sequence[str]) -> Ragged:
