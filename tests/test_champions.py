@@ -185,7 +185,7 @@ def test_kill_9_at_any_moment_leaves_a_champion_that_loads(module_home: Path, tm
     register(*tiny_run.judged("run-k0", 0), Promotion(name="killed"))
     expected, took, kills = 1, 1.0, 0
     for number in range(1, 4):
-        work = tiny_run.judged(f"run-k{number}", (15, 50, 150)[number - 1])
+        work = tiny_run.judged(f"run-k{number}", (4, 10, 40)[number - 1])
         for _ in range(4):
             process = start_registering(f"run-k{number}", work, tmp_path)
             time.sleep(dice.uniform(0, took))
