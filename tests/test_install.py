@@ -58,10 +58,20 @@ def test_pins_are_what_is_installed() -> None:
     assert not differing
 
 
-def test_importing_the_command_line_is_quick_and_pulls_in_no_framework() -> None:
-    """`shoestring --help` must not wait for torch."""
-    heavy = ("torch", "ray", "mlflow", "prefect")
-    program = f"import sys, flows.__main__; print([name for name in {heavy} if name in sys.modules])"
+@pytest.mark.parametrize(
+    "module, heavy",
+    [
+        (
+            "flows.__main__",
+            ("torch", "ray", "mlflow", "prefect"),
+        ),  # `shoestring --help` must not wait for torch
+        ("tasks.clean_text", ("torch", "ray", "mlflow")),  # nor hold it while gigabytes are cleaned
+    ],
+)
+def test_importing_a_command_pulls_in_no_framework_that_it_does_not_use(
+    module: str, heavy: tuple[str, ...]
+) -> None:
+    program = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
