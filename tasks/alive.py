@@ -32,6 +32,9 @@ log = logging.getLogger("shoestring")
 FILE = "process.json"  # in the run's folder; locked as long as the process lives
 LOOK_SECONDS = 3.0  # between two looks; a process must be gone at both
 MOMENT_SECONDS = 2.0  # that a look may hold the lock at most
+SETTLING_SECONDS = (
+    60.0  # that a worker may take to say that it has cancelled a run: it runs the flow's hooks first
+)
 UNDER_A_WORKER = "PREFECT__FLOW_RUN_ID"  # in the environment; a worker ends its own runs
 KILLED = (
     "its process is gone, killed or gone down with its machine; Retry here goes on with it where a worker"
@@ -164,6 +167,8 @@ class Watch:
                     )
                     client.set_flow_run_state(run.id, ended)
                 elif run.state and run.state.is_cancelling():
+                    if _left_to_worker(path, run.state):
+                        return
                     client.set_flow_run_state(run.id, Cancelled(message="its process has ended"))
             path.unlink()
 
@@ -182,7 +187,7 @@ class Watch:
         if process.by_hand and path not in self._told:
             os.kill(process.pid, signal.SIGINT)
         elif path in self._told and not process.by_hand:  # suspended first, so the worker takes it for ended
-            os.kill(process.pid, signal.SIGKILL)
+            process.kill_with_children()
         self._told.add(path)
 
 
@@ -209,6 +214,16 @@ def _carrier(path: Path) -> Carrier | None:
     with suppress(FileNotFoundError, ValueError, TypeError):
         return Carrier(**json.loads(path.read_text()))
     return None
+
+
+def _left_to_worker(path: Path, state: "State[Any]") -> bool:
+    """Whether a worker is about to say that it has cancelled a run, and would say so to one that is retried too."""
+    carrier = _carrier(path)
+    return (
+        carrier is not None
+        and not carrier.by_hand
+        and time.time() - state.timestamp.timestamp() < SETTLING_SECONDS
+    )
 
 
 def _of_this_machine(path: Path) -> bool:

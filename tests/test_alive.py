@@ -122,6 +122,25 @@ def test_a_run_that_registered_its_model_and_could_not_say_so_has_completed(
         assert client.read_flow_run(run.id).state_name == "Completed"
 
 
+def test_a_worker_has_time_to_say_that_it_has_cancelled_a_run(
+    fresh_home: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said twice, it would be said of the run that somebody retries in between."""
+    with SyncPrefectClient(prefect_server) as client:
+        run = client.create_flow_run(Flow(lambda: None, name="is cancelled"), state=Running())
+        client.set_flow_run_state(run.id, Cancelling())
+        file = home.run_folder(str(run.id)) / FILE
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(vars(alive.Carrier(pid=1, created=0.0, by_hand=False))))
+        watch = Watch(prefect_server)
+        for _ in range(3):
+            watch.look()
+        assert client.read_flow_run(run.id).state_name == "Cancelling"
+        monkeypatch.setattr(alive, "SETTLING_SECONDS", 0.0)  # the worker is gone too
+        watch.look()
+        assert client.read_flow_run(run.id).state_name == "Cancelled" and not file.exists()
+
+
 @pytest.mark.timeout(200)
 def test_a_killed_run_is_marked_and_can_be_retried_and_a_healthy_one_goes_on_until_it_is_cancelled(
     own_home: Path,  # noqa: F811

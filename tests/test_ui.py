@@ -26,7 +26,8 @@ from tasks.processes import ROOT, Process, bound_socket, spawn
 UP_SECONDS = 150
 RUN_SECONDS = 240
 BUDGET = "75s"
-CANCEL_SECONDS = 10
+CANCEL_SECONDS = 10  # to the end of every process
+SAID_SECONDS = 60  # to the state that says so: a worker imports the flow first, for its hooks
 DEPLOYMENTS = [
     "train-on-demand",
     "train-on-one-gpu",
@@ -200,7 +201,7 @@ def training(home_folder: Path, run: UUID) -> list[psutil.Process]:
 
 def wait_for(client: SyncPrefectClient, run: UUID, state: str, message: str | None = None) -> None:
     """Until a run is in a state, with this message if one is given."""
-    deadline = time.monotonic() + CANCEL_SECONDS
+    deadline = time.monotonic() + SAID_SECONDS
     while (
         (found := client.read_flow_run(run).state) is None
         or found.name != state
