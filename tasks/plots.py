@@ -53,7 +53,7 @@ MOST_LABELS = 16  # that a confusion matrix can show with numbers
 
 
 def learning_curve(final: Path, others: Iterable[Path], out: Path, unit: str = "bits per byte") -> Path:
-    """Loss and the validation's `unit` against training seconds, the final run over trials and folds."""
+    """Loss and the validation's `unit` against training seconds, the final run over the shorter trainings before it."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_INCHES, 3.6), layout="constrained")
         left, right = figure.subplots(1, 2)
@@ -75,7 +75,7 @@ def learning_curve(final: Path, others: Iterable[Path], out: Path, unit: str = "
             axes.xaxis.set_major_formatter(lambda seconds, _: f"{seconds:g}")
             axes.margins(y=0.08)
         if any(line.get_color() == FAINT for line in left.lines):
-            note(left, "grey: trials and folds")
+            note(left, "grey: shorter trials")
         return save(figure, out)
 
 
