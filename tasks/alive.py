@@ -32,9 +32,7 @@ log = logging.getLogger("shoestring")
 FILE = "process.json"  # in the run's folder; locked as long as the process lives
 LOOK_SECONDS = 3.0  # between two looks; a process must be gone at both
 MOMENT_SECONDS = 2.0  # that a look may hold the lock at most
-SETTLING_SECONDS = (
-    60.0  # that a worker may take to say that it has cancelled a run: it runs the flow's hooks first
-)
+SETTLING_SECONDS = 60.0  # that a worker may take to say that a run is cancelled: the flow's hooks come first
 UNDER_A_WORKER = "PREFECT__FLOW_RUN_ID"  # in the environment; a worker ends its own runs
 KILLED = (
     "its process is gone, killed or gone down with its machine; Retry here goes on with it where a worker"

@@ -61,16 +61,14 @@ def test_pins_are_what_is_installed() -> None:
 @pytest.mark.parametrize(
     "module, heavy",
     [
-        (
-            "flows.__main__",
-            ("torch", "ray", "mlflow", "prefect"),
-        ),  # `shoestring --help` must not wait for torch
-        ("tasks.clean_text", ("torch", "ray", "mlflow")),  # nor hold it while gigabytes are cleaned
+        ("flows.__main__", ("torch", "ray", "mlflow", "prefect")),
+        ("tasks.clean_text", ("torch", "ray", "mlflow")),
     ],
 )
 def test_importing_a_command_pulls_in_no_framework_that_it_does_not_use(
     module: str, heavy: tuple[str, ...]
 ) -> None:
+    """`shoestring --help` must not wait for torch, nor hold it while gigabytes are cleaned."""
     program = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True

@@ -172,7 +172,7 @@ def test_cancelling_on_the_page_stops_the_training_at_once_and_retrying_begins_i
         processes = training(fresh_home, run.id)
         client.set_flow_run_state(run.id, Cancelling())
         assert not psutil.wait_procs(processes, CANCEL_SECONDS)[1]
-        wait_for(client, run.id, "Cancelled")
+        wait_for(client, run.id, "Cancelled", seconds=SAID_SECONDS)
 
         client.set_flow_run_state(run.id, AwaitingRetry())
         processes = training(fresh_home, run.id)
@@ -199,9 +199,15 @@ def training(home_folder: Path, run: UUID) -> list[psutil.Process]:
     return [process, *process.children(recursive=True)]
 
 
-def wait_for(client: SyncPrefectClient, run: UUID, state: str, message: str | None = None) -> None:
+def wait_for(
+    client: SyncPrefectClient,
+    run: UUID,
+    state: str,
+    message: str | None = None,
+    seconds: float = CANCEL_SECONDS,
+) -> None:
     """Until a run is in a state, with this message if one is given."""
-    deadline = time.monotonic() + SAID_SECONDS
+    deadline = time.monotonic() + seconds
     while (
         (found := client.read_flow_run(run).state) is None
         or found.name != state
